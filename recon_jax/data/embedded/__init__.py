@@ -1,0 +1,1 @@
+"""The images that come with the package: see README.md beside this file."""
