@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
 
 from recon_jax.linalg import is_concrete
 from recon_jax.spectral.corruptions import Corruption
@@ -31,7 +32,7 @@ def require_classes(moments: Moments) -> None:
     """Raise ValueError unless two classes or more are present. Skipped inside jit."""
     if not is_concrete(moments.class_counts):
         return
-    present = int((moments.class_counts > 0).sum())
+    present = int(np.count_nonzero(moments.class_counts))
     if present < 2:
         raise ValueError(
             f"alignment compares classes, but only {present} of {moments.num_classes} classes have "
@@ -39,14 +40,16 @@ def require_classes(moments: Moments) -> None:
         )
 
 
-def whitened_labels(moments: Moments, spectrum: Spectrum, tolerance: float) -> Float[Array, "d c"]:
+def whitened_labels(
+    moments: Moments, spectrum: Spectrum, tolerance: ArrayLike
+) -> Float[Array, "d c"]:
     """Labels in the orthonormal row-space basis, R Y^T = S^{-1/2} U^T X Y^T, weighted sqrt(n_c)."""
     projected = jnp.matmul(spectrum.vectors.T, moments.cross, precision="highest")
     weights = jnp.sqrt(moments.class_counts.astype(projected.dtype))
     return whitening(spectrum, tolerance)[:, None] * projected * weights[None, :]
 
 
-def live_first(encoders: Encoders, tolerance: float) -> tuple[Float[Array, "d d"], Array]:
+def live_first(encoders: Encoders, tolerance: ArrayLike) -> tuple[Float[Array, "d d"], Array]:
     """Latents with columns that vanish on the clean images moved last, and which ones are live."""
     energy = jnp.sum(encoders.latents**2, axis=0)
     live = energy > tolerance * energy.max()

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from recon_jax.linalg import default_tolerance, eigh_descending
@@ -42,23 +43,23 @@ class Encoders(NamedTuple):
     latents: Float[Array, "d d"]
 
 
-def resolve_tolerance(tolerance: float | None, dtype: jnp.dtype) -> float:
+def resolve_tolerance(tolerance: float | None, dtype: DTypeLike) -> float:
     """The given relative tolerance, or 16 eps of the dtype."""
     return default_tolerance(dtype) if tolerance is None else tolerance
 
 
-def in_range(spectrum: Spectrum, tolerance: float) -> Bool[Array, " d"]:
+def in_range(spectrum: Spectrum, tolerance: ArrayLike) -> Bool[Array, " d"]:
     """Which components carry variance: s_k^2 > tolerance x s_1^2."""
     return spectrum.values > tolerance * spectrum.values[0]
 
 
-def whitening(spectrum: Spectrum, tolerance: float) -> Float[Array, " d"]:
+def whitening(spectrum: Spectrum, tolerance: ArrayLike) -> Float[Array, " d"]:
     """1 / s_k on the range of the data, 0 outside."""
     keep = in_range(spectrum, tolerance)
     return jnp.where(keep, jax.lax.rsqrt(jnp.where(keep, spectrum.values, 1)), 0)
 
 
-def _snap_to_diagonal(matrix: Array, tolerance: float) -> Array:
+def _snap_to_diagonal(matrix: Array, tolerance: ArrayLike) -> Array:
     """The diagonal alone, if nothing off it can be told from rounding; else the matrix."""
     diagonal = jnp.diag(jnp.diag(matrix))
     off = jnp.abs(matrix - diagonal).max()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
 
 from recon_jax import parallel
@@ -49,7 +50,7 @@ class Moments(NamedTuple):
         return self.class_counts.shape[-1]
 
 
-def init_moments(num_features: int, num_classes: int, dtype: jnp.dtype | None = None) -> Moments:
+def init_moments(num_features: int, num_classes: int, dtype: DTypeLike | None = None) -> Moments:
     """Statistics of no images.
 
     Args:
@@ -175,7 +176,8 @@ def _check_batch(images, labels, mask, num_features: int, num_classes: int) -> N
         raise ValueError(f"labels must be integer class indices, got {labels.dtype}")
     if not is_concrete(images, labels):
         return
-    low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+    seen = np.asarray(labels)
+    low, high = (int(seen.min()), int(seen.max())) if len(seen) else (0, 0)
     if low < 0 or high >= num_classes:
         raise ValueError(
             f"labels run from {low} to {high}; with num_classes={num_classes} they must lie in "
@@ -254,7 +256,7 @@ def _stream_on_devices(triples: Iterator[tuple], num_classes: int, dtype) -> Mom
 
 
 def stream_moments(
-    batches: Iterable[tuple], num_classes: int, *, dtype: jnp.dtype | None = None
+    batches: Iterable[tuple], num_classes: int, *, dtype: DTypeLike | None = None
 ) -> Moments:
     """Statistics of a stream of batches, over all devices and processes; memory independent of N.
 
@@ -276,7 +278,7 @@ def stream_moments(
       ValueError: if there is no image, an image size changes between batches, a label is out of
         range, a pixel is NaN or infinite, or a batch cannot be split evenly over the devices.
     """
-    dtype = dtype or jnp.result_type(float)
+    dtype = jnp.dtype(dtype or jnp.result_type(float))
     triples = _checked_triples(batches, num_classes)
     stream = _stream_on_host if parallel.is_single_cpu() else _stream_on_devices
     return stream(triples, num_classes, dtype)

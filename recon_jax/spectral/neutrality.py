@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from recon_jax.spectral.alignment import live_first
 from recon_jax.spectral.corruptions import Corruption
@@ -84,7 +84,7 @@ def _max_sines(cosines: Array, max_rank: int) -> Array:
     return sines[::-1]
 
 
-def _gaps(values: Array, tolerance: float) -> Array:
+def _gaps(values: Array, tolerance: ArrayLike) -> Array:
     following = jnp.concatenate([values[1:], jnp.zeros((1,), values.dtype)])
     return values - following > tolerance * values[0]
 

@@ -32,7 +32,8 @@ def require_variance(moments: Moments) -> None:
     """Raise ValueError if the images do not vary (one image, or all alike). Skipped inside jit."""
     if not is_concrete(moments.count, moments.scatter):
         return
-    count, energy = int(moments.count), float(jnp.trace(moments.scatter))
+    with jax.ensure_compile_time_eval():
+        count, energy = int(moments.count), float(jnp.trace(moments.scatter))
     if count < 2:
         raise ValueError(f"{count} image(s) have no spectrum; at least 2 different ones are needed")
     if not np.isfinite(energy):

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, ArrayLike, Float
 
 from recon_jax import parallel
 from recon_jax.linalg import eigh_descending
@@ -29,8 +30,8 @@ from recon_jax.spectral.alignment import (
     require_classes,
     whitened_labels,
 )
-from recon_jax.spectral.corruptions import num_kept, patch_index, within_patches
 from recon_jax.spectral.encoders import resolve_tolerance
+from recon_jax.spectral.masks import num_kept, patch_index, within_patches
 from recon_jax.spectral.moments import Moments
 from recon_jax.spectral.spectrum import Spectrum, eigendecompose
 
@@ -55,7 +56,7 @@ class _Family(NamedTuple):
     live: Array
 
 
-def _inverse_root(patches: Array, tolerance: float, largest: Array) -> Array:
+def _inverse_root(patches: Array, tolerance: ArrayLike, largest: Array) -> Array:
     """R with R^T A R = I on the range of A, for one symmetric matrix or a stack of them."""
     variances, axes = jnp.linalg.eigh(patches)
     live = variances > tolerance * largest
@@ -175,7 +176,7 @@ def mask_sweep(
     *,
     kind: str = "bernoulli",
     max_rank: int | None = None,
-    solver_dtype: jnp.dtype | None = None,
+    solver_dtype: DTypeLike | None = None,
     spectrum: Spectrum | None = None,
     tolerance: float | None = None,
 ) -> Float[np.ndarray, "p r k"]:

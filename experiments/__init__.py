@@ -1,0 +1,1 @@
+"""Entry points, one a question: python -m experiments.NAME."""

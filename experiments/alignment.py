@@ -1,0 +1,384 @@
+"""Which subspace does reconstruction learn, and which corruption would help or can never help?
+
+    python -m experiments.alignment [--config=configs/alignment.py:VARIANT] [--workdir=DIR]
+        [--smoke] [--seeds=0,1,2]
+
+One pass over the images, then closed forms: explained variance with top and bottom images,
+alignment curves for plain reconstruction and every corruption, the impact of masks over ratio and
+patch size, the label-free neutrality verdicts, and a ranked recommendation in words. The labels are
+those of the training split alone. Spread is the delete-one-fold jackknife standard error over the
+images; the closed forms involve no seed. With scenes as source `--seeds` draws other scenes: the
+first seed for the main tables, mean and standard deviation over all of them in the comparison.
+
+Writes report.html, results.json, config.json, metrics.jsonl, tables/ and figures/ into the workdir.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+import recon_jax
+from configs import alignment as recipe
+from experiments import cli
+from recon_jax import data, report, spectral
+from recon_jax.report import findings as words
+from recon_jax.report import spectral as plots
+
+NORMALIZATIONS = ("global", "unit", "per_image", "per_pixel")
+
+
+class Context(NamedTuple):
+    """What every step of a run needs: config, workdir, data and its statistics."""
+
+    config: ConfigDict
+    workdir: Path
+    source: data.Source
+    folds: list[spectral.Moments]
+    scale: np.ndarray
+    moments: spectral.Moments
+    spectrum: spectral.Spectrum
+    setting: words.Setting
+    key: dict[str, Any]
+
+    def cached(self, name: str, key: Any, compute: Callable[[], Mapping[str, Any]]):
+        """A step of the run, kept in the workdir."""
+        return report.cached(self.workdir / "cache", name, [self.key, key], compute)
+
+
+def validate(config: ConfigDict) -> None:
+    """Raise ValueError for a config that cannot work, before any data is read."""
+    for field, value, allowed in (
+        ("data.normalization", config.data.normalization, NORMALIZATIONS),
+        ("precision", config.precision, ("float32", "float64")),
+        ("sweep.kind", config.sweep.kind, ("bernoulli", "subset")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{field} must be one of {', '.join(allowed)}, got {value!r}")
+    for field, value, low in (
+        ("data.batch_size", config.data.batch_size, 1),
+        ("data.image_size", config.data.image_size, 0),
+        ("data.limit", config.data.limit, 0),
+        ("strips.num_images", config.strips.num_images, 1),
+    ):
+        if value < low:
+            raise ValueError(f"{field} must be at least {low}, got {value}")
+    if config.folds == 1 or config.folds < 0:
+        raise ValueError(f"folds must be 0 (no spread) or at least 2, got {config.folds}")
+    if not config.ranks or min(config.ranks) < 1:
+        raise ValueError(f"ranks must be one or more K >= 1, got {config.ranks}")
+
+
+def check_against(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
+    """Raise ValueError for what does not fit the image size, before the images are streamed."""
+    for spec in config.corruptions:
+        spectral.make_corruption(spec, image_shape)
+    for patch_size in config.sweep.patch_sizes:
+        spectral.patch_index(patch_size, image_shape)
+    size = math.prod(image_shape)
+    if max(config.ranks) > size:
+        raise ValueError(f"ranks must not exceed D = {size} for {image_shape}, got {config.ranks}")
+
+
+def smoke(config: ConfigDict) -> ConfigDict:
+    """Few, small images and few cells, on the same code path."""
+    config.data.limit = 500
+    config.data.image_size = 8
+    config.ranks = (4, 16)
+    config.folds = 2
+    config.sweep.ratios = (0.0, 0.5, 0.9)
+    config.sweep.patch_sizes = (1, 4)
+    config.compare = config.compare[:2]
+    return config
+
+
+def open_data(config: ConfigDict, name: str) -> data.Source:
+    """The source a name stands for, under the options of the config."""
+    return data.open_source(
+        name,
+        config.data.split,
+        # A scene is drawn at its own size.
+        image_size=None if "image_size=" in name else config.data.image_size or None,
+        data_dir=config.data.data_dir or None,
+        limit=config.data.limit or None,
+    )
+
+
+def seeded(name: str, seed: int) -> str:
+    """The name of a source that is drawn, with its seed; other names as they are."""
+    if not name.startswith("scenes:") or "seed=" in name:
+        return name
+    return f"{name}{'' if name == 'scenes:' else '&'}seed={seed}"
+
+
+def stream(
+    config: ConfigDict, source: data.Source, workdir: Path
+) -> tuple[list[spectral.Moments], np.ndarray]:
+    """Statistics of the normalised images for each fold, and the factor that normalised them."""
+    count = max(config.folds, 1)
+    if source.num_images < count:
+        raise ValueError(f"{source.num_images} image(s) cannot make folds={count}; use folds=0")
+    # The same number of batches in every fold, so that the folds are of one size.
+    per_fold = math.ceil(source.num_images / count)
+    size = math.ceil(per_fold / math.ceil(per_fold / config.data.batch_size))
+    steps = data.num_steps(source.num_images, size)
+    first = source.read(np.arange(min(64, source.num_images)))[0]
+    key = {
+        "source": [source.name, source.num_images, source.image_shape],
+        "first_images": hashlib.sha256(np.ascontiguousarray(first).tobytes()).hexdigest(),
+        "data": config.data.to_dict(),
+        "folds": count,
+        "precision": config.precision,
+    }
+
+    def batches(fold):
+        for step in range(fold, steps, count):
+            batch = data.batch_at(source, step=step, batch_size=size)
+            if config.data.normalization == "per_image":
+                batch = batch._replace(images=data.per_image_standardize(batch.images))
+            yield batch
+
+    def compute(fold):
+        label = f"{source.name} {fold + 1}/{count}"
+        shown = report.progress(batches(fold), label, len(range(fold, steps, count)))
+        return spectral.stream_moments(data.prefetch(shown), source.num_classes)._asdict()
+
+    folds = []
+    for fold in range(count):
+        arrays = report.cached(workdir / "cache", "moments", [key, fold], lambda f=fold: compute(f))
+        folds.append(jax.tree.map(jnp.asarray, spectral.Moments(**arrays)))
+    scale = scale_of(config.data.normalization, spectral.union_moments(folds))
+    return [spectral.scale_moments(fold, scale) for fold in folds], scale
+
+
+def scale_of(normalization: str, moments: spectral.Moments) -> np.ndarray:
+    """The factor () or (D,) of a normalisation that is linear in the images."""
+    factors = {
+        "global": lambda: 1 / spectral.global_std(moments),
+        "unit": lambda: 1 / 255,
+        "per_image": lambda: 1.0,  # each image has been divided by its own
+        "per_pixel": lambda: 1 / jnp.maximum(spectral.pixel_std(moments), 1e-12),
+    }
+    return np.asarray(factors[normalization]())
+
+
+def prepare(config: ConfigDict, workdir: Path, seed: int) -> Context:
+    """Open the data, stream its statistics, find its spectrum."""
+    source = open_data(config, seeded(config.data.source, seed))
+    check_against(config, source.image_shape)
+    folds, scale = stream(config, source, workdir)
+    moments = spectral.union_moments(folds)
+    spectrum = spectral.eigendecompose(moments)
+    height, width, channels = source.image_shape
+    spread = f"± jackknife standard error, {config.folds} folds" if config.folds else "no spread"
+    setting = words.Setting(
+        ranks=list(config.ranks),
+        clean=np.asarray(spectral.alignment_curve(moments, spectrum=spectrum)),
+        explained=np.asarray(spectral.explained_variance(spectrum)),
+        note=f"{source.name}, {source.split} split, {source.num_images:,} images of "
+        f"{height}x{width}x{channels}, normalisation {config.data.normalization}, "
+        f"{config.precision}; {spread}. The paper shows such curves in figures, without numbers.",
+    )
+    scatter = np.asarray(moments.scatter)
+    key = {
+        "moments": hashlib.sha256(scatter.tobytes()).hexdigest(),
+        "version": recon_jax.__version__,
+    }
+    return Context(
+        config, workdir, source, folds, scale, moments, spectrum, setting, key
+    )  # fmt: skip
+
+
+def examine(context: Context, spec: Any) -> words.Finding:
+    """Alignment, impact with spread, and neutrality of one corruption."""
+    corruption = spectral.make_corruption(spec, context.source.image_shape)
+    ranks = context.setting.ranks
+
+    def compute():
+        start = time.perf_counter()
+        found = spectral.survey(
+            context.moments, corruption, spectrum=context.spectrum, max_rank=max(ranks)
+        )
+        error = np.full(len(ranks), np.nan)
+        if context.config.folds:
+            rests = spectral.leave_one_out(context.folds)
+            impacts = [spectral.corruption_impact(rest, corruption) for rest in rests]
+            error = spectral.jackknife_error(jnp.stack(impacts)[:, np.array(ranks) - 1])
+        return {
+            "curve": found.alignment,
+            "impact": found.impact,
+            "error": error,
+            "max_sine": found.neutrality.max_sine,
+            "is_neutral": found.neutrality.is_neutral,
+            "commutes": found.neutrality.commutes,
+            "seconds": time.perf_counter() - start,
+        }
+
+    return words.Finding(corruption.name, **context.cached("corruption", [spec, ranks], compute))
+
+
+def sweep(context: Context) -> words.MaskSweep:
+    """Impact of masks over patch size and ratio, at the ranks of the tables."""
+    options, ranks = context.config.sweep, context.setting.ranks
+    index = np.array(ranks) - 1
+    clean = context.setting.clean[index]
+    impacts = []
+    for patch_size in report.progress(options.patch_sizes, "sweeping masks"):
+
+        def compute(patch_size=patch_size):
+            curves = spectral.mask_sweep(
+                context.moments,
+                options.ratios,
+                [patch_size],
+                context.source.image_shape,
+                kind=options.kind,
+                max_rank=max(ranks),
+                spectrum=context.spectrum,
+            )
+            return {"curves": curves[0][:, index]}
+
+        key = [patch_size, options.to_dict(), ranks]
+        impacts.append(context.cached("sweep", key, compute)["curves"] / clean - 1)
+    return words.MaskSweep(np.stack(impacts), options.ratios, options.patch_sizes)
+
+
+def compare(config: ConfigDict, workdir: Path, seeds: list[int]) -> report.Table:
+    """Clean alignment of other sources: at fixed K, and at a fixed share of the dimensions."""
+    shares = (1, 5, 20)
+    rows = []
+    for name in report.progress(config.compare, "comparing sources"):
+        values = []
+        for seed in seeds if name.startswith("scenes:") else seeds[:1]:
+            folds, _ = stream(config, open_data(config, seeded(name, seed)), workdir)
+            curve = np.asarray(spectral.alignment_curve(spectral.union_moments(folds)))
+            ranks = [*config.ranks, *(max(share * len(curve) // 100, 1) for share in shares)]
+            values.append([curve[k - 1] if k <= len(curve) else np.nan for k in ranks])
+        values = 100 * np.array(values)
+        cells = [f"{mean:.1f}" for mean in values.mean(0)]
+        if len(values) > 1:
+            spreads = values.std(0, ddof=1)
+            cells = [f"{c} ± {spread:.1f}" for c, spread in zip(cells, spreads, strict=True)]
+        rows.append([name, len(curve), *cells])
+    columns = ["source", "D", *(f"K = {rank}" for rank in config.ranks)]
+    columns += [f"K = {share}% of D" for share in shares]
+    note = (
+        f"Alignment a(K) of plain reconstruction (%), mean ± standard deviation over seeds "
+        f"{', '.join(map(str, seeds))}; normalisation {config.data.normalization}. The paper says "
+        "that alignment falls with resolution and background; it gives no numbers."
+    )
+    return report.Table("compare", "Which images are misaligned?", columns, rows, note, 3)
+
+
+def strips(context: Context) -> dict[str, np.ndarray]:
+    """Images, and their parts in the top and the bottom of the spectrum."""
+    options, spectrum = context.config.strips, context.spectrum
+    images = context.source.read(np.arange(min(options.num_images, context.source.num_images)))[0]
+    if context.config.data.normalization == "per_image":
+        images = np.asarray(data.per_image_standardize(images))
+    images = (images.reshape(len(images), -1) * context.scale).reshape(images.shape)
+    top_basis, _ = spectral.split_by_variance(spectrum, options.threshold)
+    top = np.asarray(spectral.project(images, top_basis, spectrum.mean))
+    mean = np.asarray(spectrum.mean).reshape(images.shape[1:])
+    share = 100 * options.threshold
+    return {
+        "images": images,
+        f"top {share:g}%": top,
+        f"bottom {100 - share:g}%": images - top + mean,
+    }
+
+
+def draw(
+    context: Context, found: list[words.Finding], masks: words.MaskSweep
+) -> dict[str, tuple[Path, str]]:
+    """The figures: name -> (path of the PNG, caption)."""
+    setting = context.setting
+    curves = {"none": setting.clean} | {item.name: item.curve for item in found}
+    impacts = {"none": np.zeros_like(setting.clean)} | {item.name: item.impact for item in found}
+    threshold = context.config.strips.threshold
+    made = {
+        "spectrum": (
+            plots.spectrum_figure(setting.explained, threshold, strips(context)),
+            "Variance explained by principal components, and images with their projections on the "
+            "top and the bottom of the spectrum; each image is stretched to its own range.",
+        ),
+        "alignment": (
+            plots.alignment_figure(curves, impacts),
+            "Left: alignment of K optimal latents with the labels. Right: its relative change by "
+            "each corruption. Neutral corruptions lie on zero.",
+        ),
+        "impact": (
+            plots.impact_figure(masks.impacts, masks.ratios, masks.patch_sizes, setting.ranks),
+            "Relative change of alignment by masks of each ratio and patch size, in per cent.",
+        ),
+    }
+    folder = context.workdir / "figures"
+    return {
+        name: (report.save_figure(folder, name, figure), caption)
+        for name, (figure, caption) in made.items()
+    }
+
+
+def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
+    """Do everything for one config; returns what results.json holds."""
+    start = time.perf_counter()
+    validate(config)
+    workdir = report.prepare_workdir(workdir)
+    jax.config.update("jax_enable_x64", config.precision == "float64")
+    report.write_json(workdir / "config.json", config.to_dict())
+    context = prepare(config, workdir, seeds[0])
+
+    found = []
+    for spec in report.progress(config.corruptions, "corruptions"):
+        found.append(examine(context, spec))
+        record = {"corruption": found[-1].name, "seconds": round(float(found[-1].seconds), 3)}
+        report.append_jsonl(workdir / "metrics.jsonl", record)
+    masks = sweep(context)
+    tables = [words.impact_table(found, context.setting)]
+    tables.append(words.neutrality_table(found, context.setting))
+    if config.compare:
+        tables.append(compare(config, workdir, seeds))
+    summary = words.recommend(found, context.setting, masks)
+    figures = draw(context, found, masks)
+    for table in tables:
+        report.write_table(workdir / "tables", table)
+
+    facts = report.provenance() | {
+        "setting": context.setting.note,
+        "command": " ".join(["python -m experiments.alignment", *sys.argv[1:]]),
+        "seeds": seeds,
+        "wall_seconds": round(time.perf_counter() - start, 1),
+    }
+    results = {
+        "summary": summary,
+        "setting": context.setting._asdict(),
+        "corruptions": [item._asdict() for item in found],
+        "sweep": masks._asdict(),
+        **{key: value for key, value in facts.items() if key != "setting"},
+    }
+    report.write_json(workdir / "results.json", results)
+    sections = [
+        report.Section("Which subspace does reconstruction learn?", (), *figures["spectrum"]),
+        report.Section("Which corruption would help?", (), *figures["alignment"], tables[:1]),
+        report.Section("Which masks, and how much of them?", (), *figures["impact"]),
+        report.Section("Which corruption can never help?", tables=tables[1:2]),
+    ]
+    if config.compare:
+        sections.append(report.Section("Which images are misaligned?", tables=tables[2:]))
+    title = f"Does reconstruction of {context.source.name} serve perception?"
+    report.write_report(workdir / "report.html", title, summary, sections, facts)
+    cli.show(tables, summary, workdir / "report.html")
+    return results
+
+
+if __name__ == "__main__":
+    cli.main("alignment", recipe.get_config, run, smoke)

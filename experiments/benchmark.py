@@ -1,0 +1,281 @@
+"""Speed of the closed forms against what a user would pick instead, as ratios.
+
+    python -m experiments.benchmark [--jobs=moments,eigh,...] [--workdir=DIR] [--smoke]
+
+Every job and its peer run interleaved in one process on the same work, after a warm-up timed
+apart (compilation), and block until ready; the table has medians of wall time and their ratio.
+Needs `pip install 'recon-jax[benchmark]'` for PyTorch and scikit-learn. The images are random 8-bit
+ones with the spectrum of natural images (power 1 / f^2), CIFAR-10 sized, so that no download is
+needed and timings do not depend on the content.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from absl import app, flags
+from rich.console import Console
+
+from recon_jax import data, report, spectral
+
+_JOBS = flags.DEFINE_list("jobs", [], "Jobs to run; all if empty.")
+_WORKDIR = flags.DEFINE_string("workdir", "results/benchmark", "Where the table goes.")
+_SMOKE = flags.DEFINE_bool("smoke", False, "Tiny sizes: shows that it runs, not how fast.")
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Interleaved repetitions.", lower_bound=1)
+
+
+class Job(NamedTuple):
+    """A task done our way and the peer's way.
+
+    Attributes:
+      task: what is done.
+      ours: does it.
+      peers: name -> does the same.
+      target: largest ratio of our time to the peer's that is promised.
+    """
+
+    task: str
+    ours: Callable[[], Any]
+    peers: dict[str, Callable[[], Any]]
+    target: float
+
+
+def images(count: int, size: int, channels: int = 3) -> np.ndarray:
+    """Random 8-bit images with power 1 / f^2, drawn as scenes without an object worth seeing."""
+    source = data.scenes_source(
+        num_images=count, image_size=size, channels=channels, object_scale=0.5
+    )
+    return source.read(np.arange(count))[0]
+
+
+def labelled(count: int, size: int, channels: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Images with their ten classes."""
+    return images(count, size, channels), np.arange(count, dtype=np.int32) % 10
+
+
+def batches(pixels: np.ndarray, labels: np.ndarray, size: int):
+    """Batches in order."""
+    for start in range(0, len(pixels), size):
+        yield pixels[start : start + size], labels[start : start + size]
+
+
+def moments_job(smoke: bool, batch: int) -> Job:
+    """Stream 8-bit images to moments."""
+    pixels, labels = labelled(2000, 8) if smoke else labelled(50_000, 32)
+    rows = pixels.reshape(len(pixels), -1)
+
+    def numpy_products():
+        total = np.zeros((rows.shape[1],) * 2, np.float32)
+        for start in range(0, len(rows), batch):
+            block = rows[start : start + batch].astype(np.float32)
+            total += block.T @ block
+        return total
+
+    def ours():
+        return spectral.stream_moments(batches(pixels, labels, batch), 10, dtype=jnp.float32)
+
+    task = f"stream {len(rows):,} uint8 images to moments, D={rows.shape[1]}, batch {batch}"
+    return Job(task, ours, {"NumPy S += X.T @ X": numpy_products}, 1.0)
+
+
+def eigh_job(smoke: bool) -> Job:
+    """Full eigendecomposition in float32."""
+    import torch
+    from sklearn.decomposition import PCA
+
+    pixels, labels = labelled(500, 8) if smoke else labelled(10_000, 32)
+    moments = spectral.stream_moments([(pixels, labels)], 10, dtype=jnp.float32)
+    scatter = torch.tensor(np.asarray(moments.scatter))
+    rows = pixels.reshape(len(pixels), -1).astype(np.float32)
+    peers = {
+        "torch.linalg.eigh": lambda: torch.linalg.eigh(scatter),
+        "scikit-learn PCA covariance_eigh (with its covariance)": lambda: PCA(
+            svd_solver="covariance_eigh"
+        ).fit(rows),
+    }
+    size = moments.num_features
+    return Job(
+        f"full eigendecomposition, D={size}, float32",
+        lambda: spectral.eigendecompose(moments),
+        peers,
+        0.9,
+    )
+
+
+def authors_curve(rows: np.ndarray, one_hot: np.ndarray, mask: np.ndarray, ratio: float):
+    """The published way, N x D throughout: SVD of X, generalised problem, QR of the latents."""
+    x = rows.astype(np.float32)
+    x -= x.mean(0)
+    x /= x.std()
+    _, s, vt = np.linalg.svd(x, full_matrices=False)
+    root = vt.T * s  # S = root root^T
+    scatter = root @ root.T
+    second = scatter * np.where(mask, 1 - ratio, (1 - ratio) ** 2)
+    values, axes = np.linalg.eigh(second)
+    whiten = axes / (1e-6 + np.sqrt(np.maximum(values, 0)))
+    _, _, directions = np.linalg.svd((1 - ratio) * scatter @ whiten)
+    latents = np.linalg.qr(x @ (whiten @ directions.T))[0]
+    energy = np.sum((one_hot @ (one_hot.T @ latents)) ** 2, axis=0)
+    return np.sqrt(np.cumsum(energy) / energy.sum())
+
+
+def curve_job(smoke: bool, further: bool) -> Job:
+    """From images to the alignment curve for every K, under one corruption."""
+    pixels, labels = labelled(500, 8) if smoke else labelled(10_000, 32)
+    rows, one_hot = pixels.reshape(len(pixels), -1), np.eye(10, dtype=np.float32)[labels]
+    index = spectral.patch_index(4, pixels.shape[1:])
+    mask = index[:, None] == index[None, :]
+    corruption = spectral.patch_mask(0.5, 4, pixels.shape[1:])
+
+    def statistics_of():
+        moments = spectral.stream_moments(batches(pixels, labels, 4096), 10, dtype=jnp.float32)
+        return moments, spectral.eigendecompose(moments)
+
+    known = statistics_of()
+
+    def ours():
+        moments, spectrum = known if further else statistics_of()
+        return spectral.alignment_curve(moments, corruption, spectrum=spectrum)
+
+    what = "every further corruption" if further else "one corruption"
+    return Job(
+        f"{len(rows):,} images to the alignment curve, {what}, D={rows.shape[1]}, all K, float32",
+        ours,
+        {"NumPy, the authors' way": lambda: authors_curve(rows, one_hot, mask, 0.5)},
+        0.15 if further else 0.3,
+    )
+
+
+def scipy_curve(scatter, second, cross, counts, upto):
+    """A generalised problem by SciPy, and its alignment curve."""
+    vectors = scipy.linalg.eigh(scatter @ scatter, second)[1][:, ::-1][:, :upto]
+    chol = np.linalg.cholesky(vectors.T @ scatter @ vectors)
+    labels = scipy.linalg.solve_triangular(chol, vectors.T @ cross, lower=True)
+    return np.sqrt(np.cumsum(np.sum(labels**2 * counts, axis=1)))
+
+
+def sweep_job(smoke: bool, size: int, channels: int, max_rank: int | None, target: float) -> Job:
+    """Thirty masks: ten ratios at three patch sizes."""
+    size = 8 if smoke else size
+    pixels, labels = labelled(500 if smoke else 10_000, size, channels)
+    shape = pixels.shape[1:]
+    moments = spectral.stream_moments(batches(pixels, labels, 4096), 10, dtype=jnp.float64)
+    moments = spectral.scale_moments(moments, 1 / spectral.global_std(moments))
+    max_rank = min(max_rank or moments.num_features, moments.num_features)
+    ratios, patch_sizes = [round(0.11 * i, 2) for i in range(10)], (1, 2, 4)
+    scatter, cross = np.asarray(moments.scatter), np.asarray(moments.cross)
+    counts = np.asarray(moments.class_counts)
+
+    def pencils():
+        for patch_size in patch_sizes:
+            index = spectral.patch_index(patch_size, shape)
+            within = np.where(index[:, None] == index[None, :], scatter, 0)
+            for ratio in ratios:
+                yield (1 - ratio) * scatter + ratio * within
+
+    def eigenproblems():
+        squared = scatter @ scatter
+        for second in pencils():
+            scipy.linalg.eigh(squared, second)
+
+    def with_curves():
+        return [scipy_curve(scatter, m, cross, counts, max_rank) for m in pencils()]
+
+    def ours():
+        return spectral.mask_sweep(
+            moments, ratios, patch_sizes, shape, max_rank=max_rank, solver_dtype=jnp.float32
+        )
+
+    ranks = "all K" if max_rank == moments.num_features else f"K <= {max_rank}"
+    return Job(
+        f"sweep of 30 masks, D={moments.num_features}, {ranks}",
+        ours,
+        {
+            "SciPy eigh(a, b) float64, eigenproblems alone": eigenproblems,
+            "SciPy eigh(a, b) float64, with its curves": with_curves,
+        },
+        target,
+    )
+
+
+JOBS = {
+    "moments-1024": functools.partial(moments_job, batch=1024),
+    "moments-4096": functools.partial(moments_job, batch=4096),
+    "eigh": eigh_job,
+    "curve-first": functools.partial(curve_job, further=False),
+    "curve-further": functools.partial(curve_job, further=True),
+    "sweep-784": functools.partial(sweep_job, size=28, channels=1, max_rank=None, target=0.5),
+    "sweep-3072": functools.partial(sweep_job, size=32, channels=3, max_rank=256, target=0.2),
+}
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds until the result is ready."""
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
+
+
+def measure(name: str, job: Job, rounds: int) -> list[list[Any]]:
+    """One row a peer: times interleaved, medians, ratio."""
+    print(f"{name}: {job.task}", file=sys.stderr, flush=True)
+    first = timed(job.ours)
+    for peer in job.peers.values():
+        timed(peer)
+    ours, theirs = [], {peer: [] for peer in job.peers}
+    for _ in range(rounds):
+        ours.append(timed(job.ours))
+        for peer, call in job.peers.items():
+            theirs[peer].append(timed(call))
+    seconds = statistics.median(ours)
+    return [
+        [
+            job.task,
+            peer,
+            seconds,
+            statistics.median(times),
+            seconds / statistics.median(times),
+            f"<= {job.target:g}",
+            max(first - seconds, 0.0),
+        ]
+        for peer, times in theirs.items()
+    ]
+
+
+def main(argv: list[str]) -> None:
+    """Run the jobs and write the table."""
+    del argv
+    names = _JOBS.value or list(JOBS)
+    unknown = sorted(set(names) - set(JOBS))
+    if unknown:
+        sys.exit(f"unknown jobs {', '.join(unknown)}; choose from {', '.join(JOBS)}")
+    # The sweeps prepare in float64; the other jobs say float32 themselves.
+    jax.config.update("jax_enable_x64", True)
+    workdir = report.prepare_workdir(_WORKDIR.value)
+    rows = []
+    for name in names:
+        rows += measure(name, JOBS[name](_SMOKE.value), _ROUNDS.value)
+    facts = report.provenance()
+    columns = ("job", "peer", "ours (s)", "peer (s)", "ratio", "goal", "compile (s)")
+    note = (
+        f"Medians of {_ROUNDS.value} interleaved rounds; {facts['device']}, {facts['cpu_cores']} "
+        f"cores; versions {facts['versions']}."
+    )
+    table = report.Table("benchmark", "Time against the peer", columns, rows, note, 3)
+    report.write_table(Path(workdir) / "tables", table)
+    report.write_json(workdir / "results.json", {"rows": rows, **facts})
+    Console(width=160).print(table.render("github"), highlight=False)
+
+
+if __name__ == "__main__":
+    app.run(main)

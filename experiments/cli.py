@@ -1,0 +1,101 @@
+"""The command line that every experiment shares.
+
+    python -m experiments.NAME [--config=configs/NAME.py:VARIANT] [--config.FIELD=VALUE]
+        [--workdir=DIR] [--smoke] [--seeds=0,1,2]
+
+The same command again resumes: finished steps are read from the workdir.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from recon_jax.report import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _known_fields(config: ConfigDict, prefix: str = "") -> list[str]:
+    fields = []
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            fields += _known_fields(value, f"{prefix}{key}.")
+        else:
+            fields.append(prefix + key)
+    return fields
+
+
+def _refuse_unknown_fields(argv: list[str], get_config: Callable[[str], ConfigDict]) -> None:
+    """ml_collections' own message for an unknown field does not say which ones there are."""
+    known = _known_fields(get_config(""))
+    for argument in argv:
+        name = argument.lstrip("-").split("=")[0]
+        if name.startswith("config.") and name.removeprefix("config.") not in known:
+            raise ValueError(
+                f"unknown config field {name.removeprefix('config.')!r}; choose one of "
+                f"{', '.join(known)}"
+            )
+
+
+def main(
+    name: str,
+    get_config: Callable[[str], ConfigDict],
+    run: Callable[[ConfigDict, Path, list[int]], object],
+    smoke: Callable[[ConfigDict], ConfigDict],
+) -> None:
+    """Parse flags and run an experiment; bad input ends with one clear line and exit code 2.
+
+    Args:
+      name: of the experiment and of its config file.
+      get_config: variant -> config, from that file.
+      run: (config, workdir, seeds) -> anything.
+      smoke: shrinks a config to under a minute on two CPU cores, on the same code path.
+    """
+    try:
+        # Before the flag is defined: ml_collections looks the overrides up at once.
+        _refuse_unknown_fields(sys.argv[1:], get_config)
+        config_flag = config_flags.DEFINE_config_file(
+            "config", str(ROOT / "configs" / f"{name}.py"), "Config file, with :VARIANT."
+        )
+        workdir = flags.DEFINE_string("workdir", None, "Where results go; results/NAME/VARIANT.")
+        smoke_flag = flags.DEFINE_bool("smoke", False, "Shrink to under a minute.")
+        seeds = flags.DEFINE_list("seeds", ["0"], "Seeds to repeat with, such as 0,1,2.")
+        app.define_help_flags()
+        arguments = flags.FLAGS(sys.argv)[1:]
+        if arguments:
+            raise ValueError(f"unexpected arguments {arguments}; flags start with --")
+        if not all(seed.isdigit() for seed in seeds.value) or not seeds.value:
+            raise ValueError(f"seeds must be whole numbers such as 0,1,2, got {seeds.value}")
+        config = config_flag.value
+        config = smoke(config) if smoke_flag.value else config
+        folder = config.name + ("-smoke" if smoke_flag.value else "")
+        path = Path(workdir.value or Path("results") / name / folder)
+        logging.set_verbosity(logging.WARNING)
+        run(config, path, [int(seed) for seed in seeds.value])
+    except (ValueError, OSError, flags.Error) as error:
+        # A config file's own error arrives as the last line of a trace.
+        message = str(error)
+        if "Error whilst parsing config file" in message:
+            message = message.strip().splitlines()[-1].removeprefix("ValueError: ")
+        print(f"experiments.{name}: error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def show(tables: Sequence[Table], summary: Sequence[str], path: Path) -> None:
+    """Print tables, findings and the path of the full report."""
+    console = Console()
+    for table in tables:
+        shown = RichTable(*table.columns, title=table.title, title_justify="left")
+        for row in table.cells():
+            shown.add_row(*row)
+        console.print(shown)
+    for line in summary:
+        console.print(f"- {line}", highlight=False)
+    console.print(f"Report: {path}", highlight=False, soft_wrap=True)

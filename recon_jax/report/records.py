@@ -1,0 +1,157 @@
+"""What a run leaves behind: its workdir, its cached steps, and where its numbers come from.
+
+Files appear whole or not at all (written beside and renamed), and a cached step carries the SHA-256
+of its content, so a killed run resumes with what was finished and a damaged file is computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+
+def prepare_workdir(workdir: str | os.PathLike) -> Path:
+    """Create the workdir and its folders, and make sure that it can be written.
+
+    Raises:
+      ValueError: if it cannot be created or written, with the reason and the way out.
+    """
+    path = Path(workdir).expanduser()
+    try:
+        for folder in (path, path / "tables", path / "figures", path / "cache"):
+            folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as probe:
+            probe.write(b"\0" * 4096)
+    except OSError as error:
+        raise ValueError(
+            f"workdir {path} cannot be written ({error.strerror}); "
+            "choose another with --workdir=DIR"
+        ) from error
+    return path
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically: readers see the old content or the new, never a part."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _plain(value: Any) -> Any:
+    """Content that JSON can hold: arrays become lists, and NaN, which JSON lacks, null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return _plain(np.asarray(value).tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically; arrays become lists, and numbers that are not finite null."""
+    text = json.dumps(_plain(content), indent=2, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one record to a metrics file, one JSON object a line."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(dict(record)) + "\n")
+
+
+def digest(content: Any) -> str:
+    """Short SHA-256 of anything JSON can hold, independent of the order of keys."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _load(path: Path) -> dict[str, np.ndarray] | None:
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    checksum, payload = content[:64], content[64:]
+    if hashlib.sha256(payload).hexdigest().encode() != checksum:
+        logging.warning("%s is damaged (its SHA-256 does not fit); computing it again", path)
+        return None
+    with np.load(io.BytesIO(payload)) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def cached(
+    folder: Path, name: str, key: Any, compute: Callable[[], Mapping[str, Any]]
+) -> dict[str, np.ndarray]:
+    """Arrays of one step of a run, computed once for each key.
+
+    Args:
+      folder: where to keep it.
+      name: of the step, for the file name.
+      key: everything the result depends on, as JSON content; another key is another file.
+      compute: returns a mapping of names to arrays.
+
+    Returns:
+      The arrays, from the file if it is there and undamaged.
+    """
+    path = folder / f"{name}-{digest(key)}.npz"
+    arrays = _load(path)
+    if arrays is None:
+        arrays = {name: np.asarray(value) for name, value in compute().items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        payload = buffer.getvalue()
+        write_bytes(path, hashlib.sha256(payload).hexdigest().encode() + payload)
+    return arrays
+
+
+def _git_revision() -> str:
+    folder = Path(__file__).parent
+    try:
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+        run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return run.stdout.strip()
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, git revision and device: what a number needs beside it to be believed."""
+    packages = ("recon-jax", "jax", "jaxlib", "numpy", "scipy")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    devices = jax.devices()
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "git_revision": _git_revision(),
+        "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
+        "cpu_cores": len(os.sched_getaffinity(0)),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,0 +1,64 @@
+import numpy as np
+
+from recon_jax.report import findings as words
+
+SETTING = words.Setting([2, 4], np.array([0.5, 0.6, 0.8, 1.0]), np.array([0.7, 0.9, 0.95, 1]), "x")
+NEUTRAL = words.Finding(
+    "gaussian(1)", SETTING.clean, np.zeros(4), np.zeros(2), np.zeros(4), True, True, 1.0
+)
+HELPFUL = NEUTRAL._replace(
+    name="patch_mask(0.5, 2x2)",
+    impact=np.array([0, 0.05, 0, -0.01]),
+    error=np.array([0.01, 0.001]),
+    max_sine=np.array([0, 0.5, 0.25, 0]),
+    is_neutral=False,
+    commutes=False,
+)
+HARMFUL = HELPFUL._replace(name="blur(1)", impact=np.full(4, -0.1))
+NO_MASK = words.MaskSweep(np.full((1, 2, 2), -0.1), (0.5, 0.9), (2,))
+
+
+def test_words_follow_the_numbers():
+    lines = words.recommend([NEUTRAL, HELPFUL, HARMFUL], SETTING, NO_MASK)
+    text = "\n".join(lines)
+    assert "2 latents hold 90% of the pixel variance and reach 60% alignment" in text
+    assert "At K = 2, the best of the listed corruptions is patch_mask(0.5, 2x2): it" in text
+    assert "+5.00 ± 1.00%" in text
+    assert "At K = 4, no listed corruption raises alignment" in text
+    assert "No mask of the sweep raises it" in text
+    assert "Can never help, whatever the labels: gaussian(1)." in text
+    assert "Lower alignment at every K listed: blur(1)." in text
+
+
+def test_a_gain_within_its_spread_is_not_recommended():
+    unsure = HELPFUL._replace(error=np.array([0.03, 0.03]))
+    lines = words.recommend([unsure], SETTING, NO_MASK)
+    assert not any("patch_mask" in line for line in lines)
+    assert not any("Gaussian" in line for line in lines)
+
+
+def test_best_mask_of_the_sweep_is_named():
+    impacts = np.zeros((2, 2, 2))
+    impacts[1, 0, 1] = 0.02
+    masks = words.MaskSweep(impacts, (0.5, 0.9), (1, (2, 4)))
+    assert (
+        "dropping 50% of the 2x4 patches is best (+2.00%)" in words.recommend([], SETTING, masks)[2]
+    )
+
+
+def test_reasons():
+    assert words.reason(NEUTRAL) == "keeps the principal components and their order"
+    assert "reorders" in words.reason(NEUTRAL._replace(is_neutral=False))
+    assert words.reason(HELPFUL) == "turns the latent space by up to 30 degrees (at K = 2)"
+    lossy = HELPFUL._replace(curve=np.array([0.5, 0.6, 0.7, 0.7]))
+    assert words.reason(lossy) == "removes directions of the images for good"
+
+
+def test_tables():
+    table = words.impact_table([HELPFUL], SETTING)
+    assert table.rows[0] == ["none", "a = 60.0%", "a = 100.0%", "-"]
+    assert table.rows[1] == ["patch_mask(0.5, 2x2)", "+5.00 ± 1.00", "-1.00 ± 0.10", "1.0"]
+    table = words.neutrality_table([NEUTRAL, HELPFUL], SETTING)
+    assert [row[2] for row in table.rows] == ["yes", "no"]
+    assert table.rows[1][1] == "0.500"
+    assert words.percent(0.01) == "+1.00"
