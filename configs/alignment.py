@@ -24,7 +24,7 @@ VARIANTS = {
     "cifar100": {"data.source": "tfds:cifar100"},
     "svhn": {"data.source": "tfds:svhn_cropped"},
     # Not in TFDS: unpack tiny-imagenet-200.zip and pass its folder.
-    "tiny_imagenet": {"data.source": "folder:tiny-imagenet-200/train", "data.image_size": 32},
+    "tiny_imagenet": {"data.source": "folder:tiny-imagenet-200", "data.image_size": 32},
     "imagenette": {"data.source": "tfds:imagenette/160px-v2", "data.image_size": 32},
     "scenes": {"data.source": "scenes:"},
 }

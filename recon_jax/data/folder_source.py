@@ -24,7 +24,7 @@ def open_folder(
 ) -> Source:
     """Opens one split of a folder `PATH/<split>/<class>/*.png|jpg|jpeg`.
 
-    Without `train` and `test` folders, `PATH/<class>/*` is the train split. Classes are the
+    Images may lie in subfolders of their class, as in tiny-imagenet-200. Without `train` and `test` folders, `PATH/<class>/*` is the train split. Classes are the
     folder names of the train split, sorted; files are sorted within their class; names that
     begin with a dot are skipped. Greyscale stays one channel unless one image has colour; alpha is
     dropped. Every header is read here, the pixels when they are first asked for.
@@ -107,7 +107,7 @@ def _list_images(folder: Path, label_names: tuple[str, ...]) -> tuple[list[Path]
             continue
         found = sorted(
             p
-            for p in (folder / label_name).iterdir()
+            for p in (folder / label_name).rglob("*")
             if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
         )
         if not found:

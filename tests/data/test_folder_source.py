@@ -121,3 +121,14 @@ def test_folders_without_images_are_errors(tmp_path):
     (tmp_path / "cat").mkdir()
     with pytest.raises(ValueError, match="'cat' holds no image files"):
         open_source(f"folder:{tmp_path}")
+
+
+def test_images_in_subfolders_of_a_class_are_found(tmp_path):
+    # The layout of tiny-imagenet-200: train/<class>/images/*.JPEG
+    for name in ("n01", "n02"):
+        folder = tmp_path / "train" / name / "images"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (4, 4), (9, 9, 9)).save(folder / f"{name}_0.JPEG")
+    source = open_source(f"folder:{tmp_path}")
+    assert source.num_images == 2
+    assert source.label_names == ("n01", "n02")
