@@ -44,7 +44,7 @@ class Context(NamedTuple):
     config: ConfigDict
     workdir: Path
     source: data.Source
-    folds: list[spectral.Moments]
+    rests: list[tuple[spectral.Moments, spectral.Spectrum]]  # all images but one fold
     scale: np.ndarray
     moments: spectral.Moments
     spectrum: spectral.Spectrum
@@ -194,9 +194,9 @@ def prepare(config: ConfigDict, workdir: Path, seed: int) -> Context:
         "moments": hashlib.sha256(scatter.tobytes()).hexdigest(),
         "version": recon_jax.__version__,
     }
-    return Context(
-        config, workdir, source, folds, scale, moments, spectrum, setting, key
-    )  # fmt: skip
+    rests = spectral.leave_one_out(folds) if config.folds else []
+    rests = [(rest, spectral.eigendecompose(rest)) for rest in rests]
+    return Context(config, workdir, source, rests, scale, moments, spectrum, setting, key)
 
 
 def examine(context: Context, spec: Any) -> words.Finding:
@@ -211,8 +211,10 @@ def examine(context: Context, spec: Any) -> words.Finding:
         )
         error = np.full(len(ranks), np.nan)
         if context.config.folds:
-            rests = spectral.leave_one_out(context.folds)
-            impacts = [spectral.corruption_impact(rest, corruption) for rest in rests]
+            impacts = [
+                spectral.corruption_impact(rest, corruption, spectrum=spectrum)
+                for rest, spectrum in context.rests
+            ]
             error = spectral.jackknife_error(jnp.stack(impacts)[:, np.array(ranks) - 1])
         return {
             "curve": found.alignment,

@@ -24,10 +24,11 @@ def open_folder(
 ) -> Source:
     """Opens one split of a folder `PATH/<split>/<class>/*.png|jpg|jpeg`.
 
-    Images may lie in subfolders of their class, as in tiny-imagenet-200. Without `train` and `test` folders, `PATH/<class>/*` is the train split. Classes are the
-    folder names of the train split, sorted; files are sorted within their class; names that
-    begin with a dot are skipped. Greyscale stays one channel unless one image has colour; alpha is
-    dropped. Every header is read here, the pixels when they are first asked for.
+    Images may lie in subfolders of their class, as in tiny-imagenet-200. Without `train` and `test`
+    folders, `PATH/<class>/*` is the train split. Classes are the folder names of the train split,
+    sorted; files are sorted within their class; names that begin with a dot are skipped. Greyscale
+    stays one channel unless one image has colour; alpha is dropped. Every header is read here, the
+    pixels when they are first asked for.
 
     Args:
       path: the folder.

@@ -15,6 +15,7 @@ static, so that everything runs under jit.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -36,11 +37,13 @@ class Encoders(NamedTuple):
       vectors: encoder V (D, D) in pixels, V^T M V = I on the columns that are not zero.
       latents: W (D, D), the latents V^T X in the orthonormal row-space basis R = S^{-1/2} U^T X;
         rows beyond the rank of the data are zero.
+      commutes: True if M is diagonal in the principal components, which it then can only reorder.
     """
 
     values: Float[Array, " d"]
     vectors: Float[Array, "d d"]
     latents: Float[Array, "d d"]
+    commutes: Bool[Array, ""]
 
 
 def resolve_tolerance(tolerance: float | None, dtype: DTypeLike) -> float:
@@ -61,9 +64,35 @@ def whitening(spectrum: Spectrum, tolerance: ArrayLike) -> Float[Array, " d"]:
 
 def _snap_to_diagonal(matrix: Array, tolerance: ArrayLike) -> Array:
     """The diagonal alone, if nothing off it can be told from rounding; else the matrix."""
+    # Eigenvectors are orthogonal to some 30 eps at D = 3072, growing about as sqrt(D).
+    tolerance = tolerance * max(4.0, math.sqrt(len(matrix)) / 8)
     diagonal = jnp.diag(jnp.diag(matrix))
     off = jnp.abs(matrix - diagonal).max()
     return jnp.where(off <= tolerance * jnp.abs(matrix).max(), diagonal, matrix)
+
+
+def _inverse_root(second: Array, tolerance: ArrayLike) -> tuple[Array, Array]:
+    """R with R^T M R = I on the range of M, and which of its columns are not zero.
+
+    Where M is safely definite its Cholesky factor serves, at an eighth of the price of eigenpairs.
+    """
+    chol = jnp.linalg.cholesky(second, symmetrize_input=False)
+    pivots = jnp.diag(chol) ** 2
+    # NaN pivots, from a matrix that is not definite, compare as False.
+    definite = jnp.all(pivots > 1e3 * tolerance * jnp.max(pivots))
+
+    def by_cholesky(second):
+        identity = jnp.eye(len(second), dtype=second.dtype)
+        root = jax.scipy.linalg.solve_triangular(chol, identity, lower=True, trans=1)
+        return root, jnp.ones(len(second), bool)
+
+    def by_eigenpairs(second):
+        variances, axes = eigh_descending(second)
+        live = variances > tolerance * variances[0]
+        scale = jnp.where(live, jax.lax.rsqrt(jnp.where(live, variances, 1)), 0)
+        return axes * scale[None, :], live
+
+    return jax.lax.cond(definite, by_cholesky, by_eigenpairs, second)
 
 
 def _solve(targets: Array, whiten: Array, live: Array) -> tuple[Array, Array]:
@@ -73,20 +102,19 @@ def _solve(targets: Array, whiten: Array, live: Array) -> tuple[Array, Array]:
     return jnp.maximum(values, 0), whiten @ rotation
 
 
-def rotated_moments(
-    moments: Moments, corruption: Corruption, spectrum: Spectrum, tolerance: float
-) -> tuple[Float[Array, "d d"], Float[Array, "d d"]]:
-    """Gain and second moment in the eigenbasis of the scatter.
+def _rotated_gain(corruption: Corruption, basis: Array, tolerance: float) -> Array:
+    """U^T G^T U; exactly a multiple of the identity where G is one, as for masks and noise."""
+    gained = corruption.gain(basis.T)
+    factor = jnp.vdot(gained, basis.T) / len(basis)
+    is_scalar = jnp.abs(gained - factor * basis.T).max() <= tolerance * jnp.abs(gained).max()
+    identity = jnp.eye(len(basis), dtype=basis.dtype)
+    return jax.lax.cond(is_scalar, lambda: factor * identity, lambda: gained @ basis)
 
-    Returns:
-      gain U^T G^T U and second moment U^T M2 U, both (D, D); each is exactly diagonal if it is so
-      up to rounding.
-    """
-    basis = spectrum.vectors
-    with jax.default_matmul_precision("highest"):
-        gain = corruption.gain(basis.T) @ basis
-        second = basis.T @ corruption.second_moment(moments.scatter, moments.count) @ basis
-    return _snap_to_diagonal(gain, tolerance), _snap_to_diagonal(second, tolerance)
+
+def _rotated_second(moments: Moments, corruption: Corruption, basis: Array, tolerance: float):
+    """U^T M2 U; exactly diagonal where it is so up to rounding."""
+    second = corruption.second_moment(moments.scatter, moments.count)
+    return _snap_to_diagonal(basis.T @ second @ basis, tolerance)
 
 
 @jax.jit
@@ -94,15 +122,13 @@ def _denoising(spectrum, gain, second, cross, weight, tolerance):
     with jax.default_matmul_precision("highest"):
         live_data = in_range(spectrum, tolerance)
         spread = jnp.where(live_data, spectrum.values, 0)
-        variances, axes = eigh_descending(second)
-        live = variances > tolerance * variances[0]
-        inverse_root = jnp.where(live, jax.lax.rsqrt(jnp.where(live, variances, 1)), 0)
-        whiten = axes * inverse_root[None, :]
+        whiten, live = _inverse_root(second, tolerance)
         labels = jnp.sqrt(weight) * (spectrum.vectors.T @ cross).T
         targets = jnp.concatenate([spread[:, None] * gain, labels @ gain]) @ whiten
         values, rotated = _solve(targets, whiten, live)
         latents = jnp.sqrt(spread)[:, None] * rotated
-        return Encoders(values, spectrum.vectors @ rotated, latents)
+        commutes = jnp.count_nonzero(second - jnp.diag(jnp.diag(second))) == 0
+        return Encoders(values, spectrum.vectors @ rotated, latents, commutes)
 
 
 def denoising_encoders(
@@ -135,7 +161,9 @@ def denoising_encoders(
     """
     tolerance = resolve_tolerance(tolerance, moments.scatter.dtype)
     spectrum = eigendecompose(moments) if spectrum is None else spectrum
-    gain, second = rotated_moments(moments, corruption, spectrum, tolerance)
+    with jax.default_matmul_precision("highest"):
+        gain = _rotated_gain(corruption, spectrum.vectors, tolerance)
+        second = _rotated_second(moments, corruption, spectrum.vectors, tolerance)
     weight = jnp.asarray(supervision_weight, moments.scatter.dtype)
     return _denoising(spectrum, gain, second, moments.cross, weight, tolerance)
 
@@ -149,7 +177,8 @@ def _joint(spectrum, cross, weight, tolerance):
         spread = jnp.where(live, spectrum.values, 0)
         targets = jnp.concatenate([jnp.diag(jnp.sqrt(weight * spread)), labels.T])
         values, latents = _solve(targets, jnp.diag(live.astype(cross.dtype)), live)
-        return Encoders(values, spectrum.vectors @ (inverse_root[:, None] * latents), latents)
+        vectors = spectrum.vectors @ (inverse_root[:, None] * latents)
+        return Encoders(values, vectors, latents, jnp.asarray(True))
 
 
 def joint_encoders(

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, Shaped
 
 from recon_jax import parallel
 from recon_jax.linalg import is_concrete
@@ -136,7 +136,7 @@ def _update(moments, images, labels, mask):
 def update_moments(
     moments: Moments,
     images: Shaped[ArrayLike, "b ..."],
-    labels: Int[ArrayLike, " b"],
+    labels: Integer[ArrayLike, " b"],
     mask: Bool[ArrayLike, " b"] | None = None,
 ) -> Moments:
     """Add one batch of images. Pure, jit-compatible; the update of the streamed statistic.
@@ -217,7 +217,7 @@ def _checked_triples(batches: Iterable, num_classes: int) -> Iterator[tuple]:
     for batch in batches:
         images, labels, *rest = batch
         images, labels = np.asarray(images), np.asarray(labels)
-        mask = np.asarray(rest[0]) if rest else np.ones(labels.shape, bool)
+        mask = np.asarray(rest[0], bool) if rest else np.ones(labels.shape, bool)
         num_features = num_features or int(np.prod(images.shape[1:]))
         _check_batch(images, labels, mask, num_features, num_classes)
         yield images, labels, mask

@@ -27,7 +27,6 @@ from recon_jax.spectral.encoders import (
     denoising_encoders,
     in_range,
     resolve_tolerance,
-    rotated_moments,
 )
 from recon_jax.spectral.moments import Moments
 from recon_jax.spectral.spectrum import Spectrum, eigendecompose
@@ -90,7 +89,7 @@ def _gaps(values: Array, tolerance: ArrayLike) -> Array:
 
 
 @partial(jax.jit, static_argnames="max_rank")
-def _neutrality(spectrum, encoders, second, tolerance, angle_tolerance, max_rank):
+def _neutrality(spectrum, encoders, tolerance, angle_tolerance, max_rank):
     with jax.default_matmul_precision("highest"):
         in_data = in_range(spectrum, tolerance)
         latents, live = live_first(encoders, tolerance)
@@ -102,14 +101,13 @@ def _neutrality(spectrum, encoders, second, tolerance, angle_tolerance, max_rank
         sines = _max_sines(cosines, max_rank)
         # Where the corruption leaves fewer latents than the clean data has, a direction is lost.
         sines = jnp.where(rank[:max_rank] < rank_data[:max_rank], 1, sines)
-        diagonal = jnp.count_nonzero(second - jnp.diag(jnp.diag(second))) == 0
         return Neutrality(
             overlap=jnp.clip(1 - outside / rank_data, 0, 1),
             max_sine=sines,
             is_neutral=jnp.all(jnp.where(resolved, outside, 0) <= angle_tolerance**2),
             worst_gain=-sines,
             best_gain=sines,
-            commutes=diagonal,
+            commutes=encoders.commutes,
             resolved=resolved,
         )
 
@@ -152,5 +150,4 @@ def neutrality(
     spectrum = eigendecompose(moments) if spectrum is None else spectrum
     if encoders is None:
         encoders = denoising_encoders(moments, corruption, spectrum=spectrum, tolerance=tolerance)
-    _, second = rotated_moments(moments, corruption, spectrum, tolerance)
-    return _neutrality(spectrum, encoders, second, tolerance, angle_tolerance, max_rank)
+    return _neutrality(spectrum, encoders, tolerance, angle_tolerance, max_rank)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from recon_jax.linalg import eigh_descending, is_concrete
+from recon_jax.linalg import default_tolerance, eigh_descending, is_concrete
 from recon_jax.spectral.moments import Moments
 
 
@@ -34,11 +34,13 @@ def require_variance(moments: Moments) -> None:
         return
     with jax.ensure_compile_time_eval():
         count, energy = int(moments.count), float(jnp.trace(moments.scatter))
+        brightness = float(jnp.linalg.norm(moments.mean))
     if count < 2:
         raise ValueError(f"{count} image(s) have no spectrum; at least 2 different ones are needed")
     if not np.isfinite(energy):
         raise ValueError("the scatter matrix holds NaN or infinite entries")
-    if energy <= 0:
+    # What centring equal images leaves in floating point is not variance.
+    if energy <= count * (default_tolerance(moments.mean.dtype) * brightness) ** 2:
         raise ValueError(f"all {count} images are the same: there is no variance to explain")
 
 

@@ -4,7 +4,7 @@ For every mask of one patch size the second moment is a combination of two fixed
 M2 = c_S S + c_B (S o B): only the coefficients change with the ratio. In a basis that diagonalises
 both at once the metric of the eigenproblem is diagonal for every ratio, and one symmetric
 eigenproblem a ratio remains. Where only K <= max_rank latents are asked for, the problem is first
-projected on a reduced basis: the leading encoders at ratio 0 (PCA), at the middle and the largest
+projected on a reduced basis: the leading encoders at ratio 0 (PCA), at a low and the largest
 ratio. Their span holds the leading encoders of the ratios between to about 1e-4.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import threading
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -144,7 +145,8 @@ def _leading_encoders(scatter, patches, coefficients, count):
 def _reduced_basis(moments, spectrum, patches, coefficients, max_rank):
     """Orthonormal leading encoders at three ratios, or None where they would fill the space."""
     used = [pair for pair in coefficients if pair is not None]
-    snapshots = sorted({used[len(used) // 2], used[-1]})
+    # Encoders turn fastest where little is masked, so the second snapshot sits at a low ratio.
+    snapshots = sorted({used[len(used) // 4], used[-1]})
     count = max_rank + _SPARE
     if count * (1 + len(snapshots)) >= moments.num_features:
         return None
@@ -214,6 +216,10 @@ def mask_sweep(
     max_rank = size if max_rank is None else max_rank
     if not 1 <= max_rank <= size:
         raise ValueError(f"max_rank must lie in 1 .. {size}, got {max_rank}")
+    if math.prod(image_shape) != size:
+        raise ValueError(
+            f"images {tuple(image_shape)} have {math.prod(image_shape)} scalars, the moments {size}"
+        )
     require_classes(moments)
     indices = [patch_index(patch_size, image_shape) for patch_size in patch_sizes]
     pairs = [[_coefficients(kind, r, int(index.max()) + 1) for r in ratios] for index in indices]
