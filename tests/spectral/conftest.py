@@ -1,0 +1,13 @@
+import jax
+import pytest
+
+
+@pytest.fixture(scope="package", autouse=True)
+def quick_compilation():
+    """Most of the time here goes into compiling small functions that run once.
+
+    The workers of test_devices.py, in processes of their own, compile with all optimisations.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

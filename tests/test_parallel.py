@@ -1,0 +1,121 @@
+"""On the one device of this process; tests/spectral/test_devices.py has several."""
+
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from recon_jax import parallel
+
+
+def test_this_process_is_alone():
+    assert parallel.process_index() == 0
+    assert parallel.process_count() == 1
+    assert parallel.is_single_cpu() == (jax.default_backend() == "cpu")
+
+
+def test_split_leading_reshapes_every_leaf():
+    tree = {"a": jnp.arange(12).reshape(6, 2), "b": np.arange(6)}
+    split = parallel.split_leading(tree, 3)
+    assert split["a"].shape == (3, 2, 2)
+    assert split["b"].shape == (3, 2)
+    np.testing.assert_array_equal(split["a"].reshape(6, 2), tree["a"])
+
+
+def test_split_leading_refuses_a_remainder():
+    message = (
+        "a leading axis of 7 cannot be split over 3 devices; choose a multiple of 3, such as 9, "
+        "and mask the padding"
+    )
+    with pytest.raises(ValueError, match=message):
+        parallel.split_leading({"a": np.ones(6), "b": np.ones(7)}, 3)
+
+
+@pytest.mark.parametrize("in_axes", [0, (0, None), [0, None]])
+def test_device_map_on_one_device_is_the_function(in_axes):
+    x, w = jnp.arange(6.0).reshape(3, 2), jnp.arange(4.0).reshape(2, 2)
+    if in_axes == 0:
+        np.testing.assert_allclose(parallel.device_map(jnp.tanh)(x), jnp.tanh(x), rtol=1e-12)
+    else:
+        out = parallel.device_map(lambda a, b: a @ b, in_axes=in_axes)(x, w)
+        np.testing.assert_allclose(out, x @ w)
+
+
+def test_device_map_without_out_axis_returns_one_copy():
+    total = parallel.device_map(lambda x: jax.lax.psum(x.sum(), parallel.AXIS), out_axes=None)
+    assert float(total(jnp.arange(5.0))) == 10
+
+
+@pytest.mark.parametrize(
+    ("axes", "bad"), [({"in_axes": 1}, 1), ({"in_axes": (0, -1)}, -1), ({"out_axes": 2}, 2)]
+)
+def test_device_map_refuses_other_axes(axes, bad):
+    message = rf"an axis must be 0 \(split by rows\) or None \(whole\), got {bad}"
+    with pytest.raises(ValueError, match=message):
+        parallel.device_map(lambda x: x, **axes)
+
+
+def test_device_map_counts_arguments():
+    with pytest.raises(ValueError, match="in_axes names 2 arguments, the call has 1"):
+        parallel.device_map(lambda x, y: x, in_axes=(0, None))(jnp.ones(2))
+
+
+def test_device_fold_on_one_device():
+    out = parallel.device_fold(
+        lambda state, rows: state + rows.sum(0),
+        jnp.zeros(2),
+        [(jnp.full((4, 2), i),) for i in range(20)],
+        jax.lax.psum,
+    )
+    np.testing.assert_array_equal(out, [4 * sum(range(20))] * 2)
+
+
+@pytest.mark.parametrize("workers", [None, 1, 3])
+def test_host_map_keeps_the_order(workers):
+    def slow_first(item):
+        time.sleep(0.02 * (item == 0))
+        return jnp.asarray(item) * 2
+
+    assert [int(r) for r in parallel.host_map(slow_first, range(6), workers)] == [0, 2, 4, 6, 8, 10]
+    assert parallel.host_map(slow_first, [], workers) == []
+
+
+def test_host_map_works_side_by_side():
+    # Each waits for the other: one after the other they would time out.
+    barrier = threading.Barrier(2, timeout=20)
+    assert len(parallel.host_map(lambda _: barrier.wait(), range(2), workers=2)) == 2
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_host_map_lets_exceptions_through(workers):
+    def fail(item):
+        if item == 3:
+            raise RuntimeError("item 3 went wrong")
+        return item
+
+    with pytest.raises(RuntimeError, match="item 3 went wrong"):
+        parallel.host_map(fail, range(6), workers)
+
+
+def test_host_map_waits_for_results(monkeypatch):
+    waited = []
+    monkeypatch.setattr(jax, "block_until_ready", lambda value: waited.append(value) or value)
+    parallel.host_map(lambda item: item, range(4), 2)
+    parallel.host_map(lambda item: item, range(4), 1)
+    assert sorted(waited) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_initialize_asks_for_collectives_between_processes(monkeypatch):
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *a: calls.append(a))
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    before = jax.config.jax_cpu_collectives_implementation
+    try:
+        parallel.initialize("localhost:1234", 2, 1)
+        assert jax.config.jax_cpu_collectives_implementation == "gloo"
+    finally:
+        jax.config.update("jax_cpu_collectives_implementation", before)
+    assert calls == [("localhost:1234", 2, 1)]
