@@ -110,7 +110,8 @@ def normalize(
     xp, dtype = (jnp, jnp.float32) if isinstance(images, jax.Array) else (np, np.float64)
     x = _unit_pixels(images, dtype)
     x = _standardize(x, xp) if normalization.name == "per_image" else x
-    return ((x - mean.astype(dtype)) / dtype(normalization.scale)).astype(np.float32)
+    mean = mean.astype(dtype).reshape((1,) * (x.ndim - 3) + mean.shape)
+    return ((x - mean) / dtype(normalization.scale)).astype(np.float32)
 
 
 def per_image_standardize(
