@@ -24,7 +24,10 @@ _FLOAT_ROWS = 4096  # rows of non-integer images between two moves to float64
 
 
 class HostSums(NamedTuple):
-    """Float64 sums about a pilot image: second (D, D), class_sums (C, D), class_counts (C,)."""
+    """Float64 sums about a pilot image: second (D, D), class_sums (D, C), class_counts (C,).
+
+    Of `second` only the upper triangle is filled.
+    """
 
     count: int
     pilot: np.ndarray
@@ -57,12 +60,13 @@ def accumulate(triples: Iterable[tuple], num_classes: int, double: bool = False)
         if pilot is None:
             size = rows.shape[1]
             double = double and rows.dtype != np.uint8
-            work, update = (np.float64, blas.dsyrk) if double else (np.float32, blas.ssyrk)
+            work = np.float64 if double else np.float32
+            update, gemm = (blas.dsyrk, blas.dgemm) if double else (blas.ssyrk, blas.sgemm)
             pilot = _pilot(rows).astype(work)
             second = np.zeros((size, size), order="F")
             held_second = np.zeros((size, size), work, order="F")
             buffer = np.empty((_ROWS, size), work)
-            class_sums = np.zeros((num_classes, size))
+            class_sums = np.zeros((size, num_classes))
         for start in range(0, len(rows), _ROWS):
             part = rows[start : start + _ROWS]
             block = buffer[: len(part)]
@@ -77,12 +81,28 @@ def accumulate(triples: Iterable[tuple], num_classes: int, double: bool = False)
             # beta = 0 overwrites what has just been moved into the total.
             held_second = update(1.0, block.T, beta=float(held > 0), c=held_second, overwrite_c=1)
             held += added
+            # SciPy's BLAS here too: NumPy brings a BLAS of its own, whose idle threads would spin
+            # on the cores that the rank-k update needs.
             one_hot = np.eye(num_classes, dtype=work)[labels[start : start + len(block)]]
-            class_sums += one_hot.T @ block
+            class_sums += gemm(1.0, block.T, one_hot)
         class_counts += np.bincount(labels, minlength=num_classes)
     if pilot is None:
         raise ValueError("no images were given: the source is empty or wholly masked")
     if held:
         second += held_second
-    second += np.triu(second, 1).T  # ssyrk fills the upper triangle only
     return HostSums(int(class_counts.sum()), pilot.astype(float), second, class_sums, class_counts)
+
+
+def centred_scatter(sums: HostSums, shift: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """S = second - N shift shift^T, mirrored to a full matrix, in one pass of row panels."""
+    size = len(shift)
+    scatter = np.empty((size, size), dtype)
+    for start in range(0, size, 256):
+        rows = slice(start, start + 256)
+        panel = sums.second[rows, start:] - (sums.count * shift[rows, None]) * shift[None, start:]
+        # The diagonal block comes with its lower half unfilled.
+        block = np.triu(panel[:, : len(panel)])
+        panel[:, : len(panel)] = block + np.triu(block, 1).T
+        scatter[rows, start:] = panel
+        scatter[start:, rows] = panel.T
+    return scatter

@@ -223,18 +223,16 @@ def _checked_triples(batches: Iterable, num_classes: int) -> Iterator[tuple]:
         yield images, labels, mask
 
 
-def _stream_on_host(triples: Iterable[tuple], num_classes: int, dtype) -> Moments:
-    count, pilot, second, class_sums, class_counts = host_moments.accumulate(
-        triples, num_classes, double=dtype == jnp.float64
-    )
-    shift = class_sums.sum(0) / count
-    second -= count * shift[:, None] * shift[None, :]
+def _stream_on_host(triples: Iterable[tuple], num_classes: int, dtype: jnp.dtype) -> Moments:
+    sums = host_moments.accumulate(triples, num_classes, double=dtype == jnp.float64)
+    shift = sums.class_sums.sum(1) / sums.count
+    cross = sums.class_sums - shift[:, None] * sums.class_counts[None, :]
     return Moments(
-        count=jnp.asarray(count, jnp.int32),
-        mean=jnp.asarray(pilot + shift, dtype),
-        scatter=jnp.asarray(second, dtype),
-        cross=jnp.asarray((class_sums - class_counts[:, None] * shift[None, :]).T, dtype),
-        class_counts=jnp.asarray(class_counts, jnp.int32),
+        count=jnp.asarray(sums.count, jnp.int32),
+        mean=jnp.asarray(sums.pilot + shift, dtype),
+        scatter=jnp.asarray(host_moments.centred_scatter(sums, shift, dtype)),
+        cross=jnp.asarray(cross, dtype),
+        class_counts=jnp.asarray(sums.class_counts, jnp.int32),
     )
 
 
