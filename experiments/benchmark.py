@@ -164,8 +164,10 @@ def scipy_curve(scatter, second, cross, counts, upto):
     return np.sqrt(np.cumsum(np.sum(labels**2 * counts, axis=1)))
 
 
-def sweep_job(smoke: bool, size: int, channels: int, max_rank: int | None, target: float) -> Job:
-    """Thirty masks: ten ratios at three patch sizes."""
+def sweep_job(
+    smoke: bool, size: int, channels: int, max_rank: int | None, solver: str, target: float
+) -> Job:
+    """Thirty masks: ten ratios at three patch sizes; the inner eigenproblem in `solver`."""
     size = 8 if smoke else size
     pixels, labels = labelled(500 if smoke else 10_000, size, channels)
     shape = pixels.shape[1:]
@@ -193,12 +195,12 @@ def sweep_job(smoke: bool, size: int, channels: int, max_rank: int | None, targe
 
     def ours():
         return spectral.mask_sweep(
-            moments, ratios, patch_sizes, shape, max_rank=max_rank, solver_dtype=jnp.float32
+            moments, ratios, patch_sizes, shape, max_rank=max_rank, solver_dtype=jnp.dtype(solver)
         )
 
     ranks = "all K" if max_rank == moments.num_features else f"K <= {max_rank}"
     return Job(
-        f"sweep of 30 masks, D={moments.num_features}, {ranks}",
+        f"sweep of 30 masks, D={moments.num_features}, {ranks}, {solver} inside",
         ours,
         {
             "SciPy eigh(a, b) float64, eigenproblems alone": eigenproblems,
@@ -214,8 +216,12 @@ JOBS = {
     "eigh": eigh_job,
     "curve-first": functools.partial(curve_job, further=False),
     "curve-further": functools.partial(curve_job, further=True),
-    "sweep-784": functools.partial(sweep_job, size=28, channels=1, max_rank=None, target=0.5),
-    "sweep-3072": functools.partial(sweep_job, size=32, channels=3, max_rank=256, target=0.2),
+    "sweep-784": functools.partial(
+        sweep_job, size=28, channels=1, max_rank=None, solver="float32", target=0.5
+    ),
+    "sweep-3072": functools.partial(
+        sweep_job, size=32, channels=3, max_rank=256, solver="float64", target=0.2
+    ),
 }
 
 
