@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-from absl import app, flags
+from absl import app, flags, logging
 from rich.console import Console
 
 from recon_jax import data, report, spectral
@@ -259,6 +259,7 @@ def measure(name: str, job: Job, rounds: int) -> list[list[Any]]:
 def main(argv: list[str]) -> None:
     """Run the jobs and write the table."""
     del argv
+    logging.set_verbosity(logging.WARNING)
     names = _JOBS.value or list(JOBS)
     unknown = sorted(set(names) - set(JOBS))
     if unknown:

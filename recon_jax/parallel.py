@@ -48,6 +48,13 @@ def process_count() -> int:
     return jax.process_count()
 
 
+def cpu_cores() -> int:
+    """Number of CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def is_single_cpu() -> bool:
     """True on one CPU device of one process, where the host's BLAS is the fastest engine."""
     return (
@@ -188,7 +195,7 @@ def host_map(fn: Callable[[T], R], items: Sequence[T], workers: int | None = Non
     """
     if jax.default_backend() != "cpu":
         return [jax.block_until_ready(fn(item)) for item in items]
-    workers = workers or min(len(items), len(os.sched_getaffinity(0)))
+    workers = workers or min(len(items), cpu_cores())
     if workers < 2:
         return [jax.block_until_ready(fn(item)) for item in items]
     with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:

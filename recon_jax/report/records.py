@@ -22,6 +22,8 @@ import jax
 import numpy as np
 from absl import logging
 
+from recon_jax import parallel
+
 
 def prepare_workdir(workdir: str | os.PathLike) -> Path:
     """Create the workdir and its folders, and make sure that it can be written.
@@ -152,6 +154,6 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "git_revision": _git_revision(),
         "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
-        "cpu_cores": len(os.sched_getaffinity(0)),
+        "cpu_cores": parallel.cpu_cores(),
         "machine": f"{platform.system()} {platform.machine()}",
     }
