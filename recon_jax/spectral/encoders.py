@@ -126,6 +126,11 @@ def _denoising(spectrum, gain, second, cross, weight, tolerance):
         labels = jnp.sqrt(weight) * (spectrum.vectors.T @ cross).T
         targets = jnp.concatenate([spread[:, None] * gain, labels @ gain]) @ whiten
         values, rotated = _solve(targets, whiten, live)
+        # A linear map that loses directions leaves encoders that explain nothing: where noise was
+        # added they could point anywhere, and would read what the map had removed.
+        is_diagonal = jnp.count_nonzero(gain - jnp.diag(jnp.diag(gain))) == 0
+        explains = is_diagonal | (values > tolerance * values[0])
+        rotated = jnp.where(explains[None, :], rotated, 0)
         latents = jnp.sqrt(spread)[:, None] * rotated
         commutes = jnp.count_nonzero(second - jnp.diag(jnp.diag(second))) == 0
         return Encoders(values, spectrum.vectors @ rotated, latents, commutes)

@@ -57,10 +57,12 @@ def test_alignment_matches_the_authors_way(sets, name, shape):
     if name in cases.LOSSY:
         determined = np.linalg.matrix_rank(moments_of(np.eye(len(curve)), 1)[0])
         assert 0.1 < expected[determined - 1] < 0.98
-        np.testing.assert_allclose(curve[determined:], curve[determined - 1], rtol=1e-12)
     np.testing.assert_allclose(curve[:determined], expected[:determined], rtol=1e-8)
-    assert_is_a_curve(curve, end=expected[-1])
-    assert name in cases.LOSSY or expected[-1] == pytest.approx(1)
+    # Where directions were lost, noise or not, further encoders explain nothing.
+    np.testing.assert_allclose(curve[determined:], curve[determined - 1], rtol=1e-12)
+    assert_is_a_curve(curve, end=expected[determined - 1])
+    lossy = name in cases.LOSSY or name in cases.NOISY_LOSSY
+    assert lossy == (curve[-1] < 0.999)
 
 
 def test_classes_are_unbalanced_and_corruptions_matter(sets):
