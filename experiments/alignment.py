@@ -35,7 +35,7 @@ from recon_jax import data, report, spectral
 from recon_jax.report import findings as words
 from recon_jax.report import spectral as plots
 
-NORMALIZATIONS = ("global", "unit", "per_image", "per_pixel")
+NORMALIZATIONS = (*data.NORMALIZATIONS, "per_pixel")
 
 
 class Context(NamedTuple):
@@ -125,51 +125,37 @@ def stream(
     config: ConfigDict, source: data.Source, workdir: Path
 ) -> tuple[list[spectral.Moments], np.ndarray]:
     """Statistics of the normalised images for each fold, and the factor that normalised them."""
+    options = config.data
     count = max(config.folds, 1)
-    if source.num_images < count:
-        raise ValueError(f"{source.num_images} image(s) cannot make folds={count}; use folds=0")
-    # The same number of batches in every fold, so that the folds are of one size.
-    per_fold = math.ceil(source.num_images / count)
-    size = math.ceil(per_fold / math.ceil(per_fold / config.data.batch_size))
-    steps = data.num_steps(source.num_images, size)
+    size, folds = data.fold_steps(source.num_images, count, options.batch_size)
     first = source.read(np.arange(min(64, source.num_images)))[0]
     key = {
         "source": [source.name, source.num_images, source.image_shape],
         "first_images": hashlib.sha256(np.ascontiguousarray(first).tobytes()).hexdigest(),
-        "data": config.data.to_dict(),
-        "folds": count,
+        "data": options.to_dict(),
         "precision": config.precision,
     }
 
-    def batches(fold):
-        for step in range(fold, steps, count):
+    def batches(steps):
+        for step in steps:
             batch = data.batch_at(source, step=step, batch_size=size)
-            if config.data.normalization == "per_image":
+            if options.normalization == "per_image":
                 batch = batch._replace(images=data.per_image_standardize(batch.images))
             yield batch
 
-    def compute(fold):
-        label = f"{source.name} {fold + 1}/{count}"
-        shown = report.progress(batches(fold), label, len(range(fold, steps, count)))
-        return spectral.stream_moments(data.prefetch(shown), source.num_classes)._asdict()
+    found = []
+    for fold, steps in enumerate(folds):
 
-    folds = []
-    for fold in range(count):
-        arrays = report.cached(workdir / "cache", "moments", [key, fold], lambda f=fold: compute(f))
-        folds.append(jax.tree.map(jnp.asarray, spectral.Moments(**arrays)))
-    scale = scale_of(config.data.normalization, spectral.union_moments(folds))
-    return [spectral.scale_moments(fold, scale) for fold in folds], scale
+        def compute(label=f"{source.name} {fold + 1}/{count}", steps=steps):
+            shown = report.progress(batches(steps), label, len(steps))
+            return spectral.stream_moments(data.prefetch(shown), source.num_classes)._asdict()
 
-
-def scale_of(normalization: str, moments: spectral.Moments) -> np.ndarray:
-    """The factor () or (D,) of a normalisation that is linear in the images."""
-    factors = {
-        "global": lambda: 1 / spectral.global_std(moments),
-        "unit": lambda: 1 / 255,
-        "per_image": lambda: 1.0,  # each image has been divided by its own
-        "per_pixel": lambda: 1 / jnp.maximum(spectral.pixel_std(moments), 1e-12),
-    }
-    return np.asarray(factors[normalization]())
+        arrays = report.cached(workdir / "cache", "moments", [key, count, fold], compute)
+        found.append(jax.tree.map(jnp.asarray, spectral.Moments(**arrays)))
+    if options.normalization == "per_image":  # each image has been divided by its own
+        return found, np.ones(())
+    scale = spectral.normalizing_scale(options.normalization, spectral.union_moments(found))
+    return [spectral.scale_moments(fold, scale) for fold in found], np.asarray(scale)
 
 
 def prepare(config: ConfigDict, workdir: Path, seed: int) -> Context:
@@ -185,6 +171,7 @@ def prepare(config: ConfigDict, workdir: Path, seed: int) -> Context:
         ranks=list(config.ranks),
         clean=np.asarray(spectral.alignment_curve(moments, spectrum=spectrum)),
         explained=np.asarray(spectral.explained_variance(spectrum)),
+        label_r2=float(spectral.label_r2(moments, spectrum=spectrum)),
         note=f"{source.name}, {source.split} split, {source.num_images:,} images of "
         f"{height}x{width}x{channels}, normalisation {config.data.normalization}, "
         f"{config.precision}; {spread}. The paper shows such curves in figures, without numbers.",
@@ -255,48 +242,31 @@ def sweep(context: Context) -> words.MaskSweep:
 
 
 def compare(config: ConfigDict, workdir: Path, seeds: list[int]) -> report.Table:
-    """Clean alignment of other sources: at fixed K, and at a fixed share of the dimensions."""
-    shares = (1, 5, 20)
-    rows = []
+    """Plain reconstruction on other sources: which images are misaligned?"""
+    compared = []
     for name in report.progress(config.compare, "comparing sources"):
-        values = []
+        curves, readable = [], []
         for seed in seeds if name.startswith("scenes:") else seeds[:1]:
             folds, _ = stream(config, open_data(config, seeded(name, seed)), workdir)
-            curve = np.asarray(spectral.alignment_curve(spectral.union_moments(folds)))
-            ranks = [*config.ranks, *(max(share * len(curve) // 100, 1) for share in shares)]
-            values.append([curve[k - 1] if k <= len(curve) else np.nan for k in ranks])
-        values = 100 * np.array(values)
-        cells = [f"{mean:.1f}" for mean in values.mean(0)]
-        if len(values) > 1:
-            spreads = values.std(0, ddof=1)
-            cells = [f"{c} ± {spread:.1f}" for c, spread in zip(cells, spreads, strict=True)]
-        rows.append([name, len(curve), *cells])
-    columns = ["source", "D", *(f"K = {rank}" for rank in config.ranks)]
-    columns += [f"K = {share}% of D" for share in shares]
+            moments = spectral.union_moments(folds)
+            spectrum = spectral.eigendecompose(moments)
+            curves.append(spectral.alignment_curve(moments, spectrum=spectrum))
+            readable.append(spectral.label_r2(moments, spectrum=spectrum))
+        compared.append(words.Compared(name, np.array(curves), np.array(readable)))
     note = (
-        f"Alignment a(K) of plain reconstruction (%), mean ± standard deviation over seeds "
-        f"{', '.join(map(str, seeds))}; normalisation {config.data.normalization}. The paper says "
-        "that alignment falls with resolution and background; it gives no numbers."
+        f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))}; normalisation "
+        f"{config.data.normalization}."
     )
-    return report.Table("compare", "Which images are misaligned?", columns, rows, note, 3)
+    return words.comparison_table(compared, config.ranks, note)
 
 
-def strips(context: Context) -> dict[str, np.ndarray]:
-    """Images, and their parts in the top and the bottom of the spectrum."""
-    options, spectrum = context.config.strips, context.spectrum
-    images = context.source.read(np.arange(min(options.num_images, context.source.num_images)))[0]
+def first_images(context: Context) -> np.ndarray:
+    """Some images as the closed forms saw them."""
+    count = min(context.config.strips.num_images, context.source.num_images)
+    images = context.source.read(np.arange(count))[0]
     if context.config.data.normalization == "per_image":
         images = np.asarray(data.per_image_standardize(images))
-    images = (images.reshape(len(images), -1) * context.scale).reshape(images.shape)
-    top_basis, _ = spectral.split_by_variance(spectrum, options.threshold)
-    top = np.asarray(spectral.project(images, top_basis, spectrum.mean))
-    mean = np.asarray(spectrum.mean).reshape(images.shape[1:])
-    share = 100 * options.threshold
-    return {
-        "images": images,
-        f"top {share:g}%": top,
-        f"bottom {100 - share:g}%": images - top + mean,
-    }
+    return (images.reshape(count, -1) * context.scale).reshape(images.shape)
 
 
 def draw(
@@ -307,9 +277,10 @@ def draw(
     curves = {"none": setting.clean} | {item.name: item.curve for item in found}
     impacts = {"none": np.zeros_like(setting.clean)} | {item.name: item.impact for item in found}
     threshold = context.config.strips.threshold
+    parts = plots.image_parts(first_images(context), context.spectrum, threshold)
     made = {
         "spectrum": (
-            plots.spectrum_figure(setting.explained, threshold, strips(context)),
+            plots.spectrum_figure(setting.explained, threshold, parts),
             "Variance explained by principal components, and images with their projections on the "
             "top and the bottom of the spectrum; each image is stretched to its own range.",
         ),

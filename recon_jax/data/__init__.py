@@ -15,6 +15,7 @@ from recon_jax.data.batches import Batch as Batch
 from recon_jax.data.batches import batch_at as batch_at
 from recon_jax.data.batches import epoch_batches as epoch_batches
 from recon_jax.data.batches import epoch_order as epoch_order
+from recon_jax.data.batches import fold_steps as fold_steps
 from recon_jax.data.batches import num_steps as num_steps
 from recon_jax.data.normalize import NORMALIZATIONS as NORMALIZATIONS
 from recon_jax.data.normalize import Normalization as Normalization
@@ -34,6 +35,7 @@ __all__ = [
     "epoch_batches",
     "epoch_order",
     "fit_normalization",
+    "fold_steps",
     "from_arrays",
     "normalize",
     "num_steps",

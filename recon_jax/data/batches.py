@@ -11,7 +11,15 @@ import numpy as np
 from recon_jax.data.array_source import Source
 from recon_jax.data.prefetching import prefetch
 
-__all__ = ["Batch", "batch_at", "epoch_batches", "epoch_order", "num_steps", "prefetch"]
+__all__ = [
+    "Batch",
+    "batch_at",
+    "epoch_batches",
+    "epoch_order",
+    "fold_steps",
+    "num_steps",
+    "prefetch",
+]
 
 
 class Batch(NamedTuple):
@@ -39,6 +47,31 @@ def num_steps(num_images: int, batch_size: int, drop_last: bool = False) -> int:
     _require_at_least("num_images", num_images, 1)
     _require_at_least("batch_size", batch_size, 1)
     return num_images // batch_size if drop_last else -(-num_images // batch_size)
+
+
+def fold_steps(num_images: int, num_folds: int, batch_size: int) -> tuple[int, list[range]]:
+    """Deals the steps of an epoch out to folds: none is empty, and no two differ by over a batch.
+
+    Args:
+      num_images: N.
+      num_folds: F, in [1, N].
+      batch_size: the largest allowed.
+
+    Returns:
+      The batch size to use, at most `batch_size`, and for each fold its steps f, f + F, f + 2 F ...
+
+    Raises:
+      ValueError: a number is below 1, or there are more folds than images.
+    """
+    _require_at_least("num_folds", num_folds, 1)
+    _require_at_least("batch_size", batch_size, 1)
+    if num_images < num_folds:
+        raise ValueError(f"{num_images} image(s) cannot make num_folds={num_folds}; use fewer")
+    per_fold = num_steps(num_images, num_folds * batch_size)
+    # The second keeps a fold from being empty where folds hold but one batch each.
+    size = min(num_steps(num_images, num_folds * per_fold), num_images // num_folds)
+    steps = num_steps(num_images, size)
+    return size, [range(fold, steps, num_folds) for fold in range(num_folds)]
 
 
 @functools.lru_cache(maxsize=4)

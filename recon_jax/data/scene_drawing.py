@@ -42,14 +42,26 @@ def shape_coefficients(seed: int, label: int) -> np.ndarray:
     return np.append(waves, 1) / radius.max()
 
 
-def draw_layout(rngs: list[np.random.Generator], object_scale: float, channels: int) -> Layout:
-    """Draws where each object lies, and its colour: the first numbers of each generator."""
+def draw_layout(
+    rngs: list[np.random.Generator],
+    object_scale: float,
+    channels: int,
+    pose_spread: float = 1.0,
+    colour_spread: float = 1.0,
+) -> Layout:
+    """Draws where each object lies, and its colour: the first numbers of each generator.
+
+    The spreads take the places from the middle of the frame to all of it, the rotations from half a
+    turn to any, and the colours from white to any.
+    """
     uniform = np.stack([rng.random(4) for rng in rngs])
-    colour = np.stack([rng.standard_normal(channels) for rng in rngs])
+    place, turn = (0.5 + pose_spread * (part - 0.5) for part in (uniform[:, :2], uniform[:, 3]))
+    normal = np.stack([rng.standard_normal(channels) for rng in rngs])
+    colour = 1 - colour_spread + colour_spread * normal
     radius = object_scale / 2 * (_JITTER[0] + (_JITTER[1] - _JITTER[0]) * uniform[:, 2])
     return Layout(
-        centre=radius[:, None] + uniform[:, :2] * (1 - 2 * radius[:, None]),
-        rotation=2 * np.pi * uniform[:, 3],
+        centre=radius[:, None] + place * (1 - 2 * radius[:, None]),
+        rotation=2 * np.pi * turn,
         radius=radius,
         colour=colour / np.sqrt(np.mean(colour**2, axis=1, keepdims=True)),
     )

@@ -37,6 +37,8 @@ def scenes_source(
     object_scale: float = 0.5,
     background_amplitude: float = 0.5,
     background_exponent: float = 2.0,
+    pose_spread: float = 1.0,
+    colour_spread: float = 1.0,
     channels: int = 3,
     seed: int = 0,
 ) -> Source:
@@ -48,12 +50,12 @@ def scenes_source(
       128 + 40 * ((1 - coverage) * background + coverage * colour)
 
     rounded and clipped to 0..255. The object has a random place within the frame, rotation, size
-    (0.9 to 1 times `object_scale`) and colour (root mean square 1 over channels); its edge is one
-    pixel wide. The background is Gaussian noise, independent in each channel, with power
-    proportional to (spatial frequency)^-background_exponent up to below the Nyquist frequency; each
-    image's, before the object covers it, has mean 0 and standard deviation exactly
-    `background_amplitude`, over pixels and channels. At amplitude 1 about 0.1% of the
-    background is clipped, at 2 about 11%.
+    (0.9 to 1 times `object_scale`) and colour (root mean square 1 over channels), as random as the
+    two spreads say; its edge is one pixel wide. The background is Gaussian noise, independent in
+    each channel, with power proportional to (spatial frequency)^-background_exponent up to below
+    the Nyquist frequency; each image's, before the object covers it, has mean 0 and standard
+    deviation exactly `background_amplitude`, over pixels and channels. At amplitude 1 about 0.1% of
+    the background is clipped, at 2 about 11%.
 
     Image i depends on (seed, split, i) and the options alone, and its label is i % num_classes.
     At another `image_size` it is the same scene: the same object, and the same background at the
@@ -67,6 +69,12 @@ def scenes_source(
       object_scale: largest diameter of the object over the image side, in (0, 1].
       background_amplitude: standard deviation of the background over the contrast, >= 0.
       background_exponent: 0 is white, 2 is like natural images; any finite number.
+      pose_spread: in [0, 1]. Places are uniform over this part of the room there is, around the
+        middle, rotations over this part of a turn. At 1 hardly any linear map of the pixels tells
+        the classes, at 0 any does.
+      colour_spread: in [0, 1]. The colour is (1 - spread) white + spread z, z standard normal in
+        each channel, scaled to root mean square 1. At 1 an object is as often dark as bright, and
+        the classes have the same mean image; at 0 all objects are white.
       channels: 1 or 3, or more.
       seed: in [0, 2**64).
 
@@ -91,6 +99,9 @@ def scenes_source(
         raise ValueError(f"object_scale={object_scale!r} must be in (0, 1], a part of the side")
     if not 0 <= background_amplitude < np.inf:
         raise ValueError(f"background_amplitude={background_amplitude!r} must be 0 or more, finite")
+    for option, value in (("pose_spread", pose_spread), ("colour_spread", colour_spread)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{option}={value!r} must be in [0, 1]; 1 is everything there is")
     if not np.isfinite(background_exponent):
         raise ValueError(f"background_exponent={background_exponent!r} must be finite")
     shapes = np.stack([shape_coefficients(seed, k) for k in range(num_classes)])
@@ -98,7 +109,7 @@ def scenes_source(
 
     def draw(indices: np.ndarray) -> np.ndarray:
         rngs = [image_rng(seed, _SPLIT_CODES[split], int(i)) for i in indices]
-        layout = draw_layout(rngs, object_scale, channels)
+        layout = draw_layout(rngs, object_scale, channels, pose_spread, colour_spread)
         cover = coverage(layout, shapes[indices % num_classes], image_size)[..., None]
         scene = cover * layout.colour[:, None, None, :]
         if background_amplitude > 0:
@@ -172,6 +183,8 @@ _OPTIONS = {
     "object_scale": float,
     "background_amplitude": float,
     "background_exponent": float,
+    "pose_spread": float,
+    "colour_spread": float,
     "channels": int,
     "seed": int,
 }

@@ -41,13 +41,29 @@ class Setting(NamedTuple):
       ranks: the K of the tables.
       clean: alignment of plain reconstruction (D,).
       explained: cumulative fraction of pixel variance (D,).
+      label_r2: adjusted R^2 of a linear read-out of the labels from all pixels; NaN if undefined.
       note: dataset, preparation and spread, in words.
     """
 
     ranks: Sequence[int]
     clean: np.ndarray
     explained: np.ndarray
+    label_r2: float
     note: str
+
+
+class Compared(NamedTuple):
+    """Plain reconstruction on one source, for a comparison of sources.
+
+    Attributes:
+      name: of the source.
+      curves: alignment (seeds, D).
+      label_r2: adjusted R^2 of a linear read-out of the labels from all pixels (seeds,).
+    """
+
+    name: str
+    curves: np.ndarray
+    label_r2: np.ndarray
 
 
 class MaskSweep(NamedTuple):
@@ -114,6 +130,32 @@ def neutrality_table(findings: Sequence[Finding], setting: Setting) -> Table:
     return Table("neutrality", "Can it ever help?", columns, rows, note, 3)
 
 
+def comparison_table(compared: Sequence[Compared], ranks: Sequence[int], note: str) -> Table:
+    """Alignment of sources side by side: at fixed K, and at fixed shares of the dimensions."""
+    shares = (1, 5, 20)
+
+    def cell(values):
+        text = f"{100 * values.mean():.1f}"
+        return text if len(values) == 1 else f"{text} ± {100 * values.std(ddof=1):.1f}"
+
+    rows = []
+    for item in compared:
+        size = item.curves.shape[1]
+        at = [*ranks, *(max(share * size // 100, 1) for share in shares)]
+        cells = [cell(item.curves[:, rank - 1]) if rank <= size else "-" for rank in at]
+        rows.append([item.name, size, cell(item.label_r2), *cells])
+    columns = ["source", "D", "labels R²", *(f"K = {rank}" for rank in ranks)]
+    columns += [f"K = {share}% of D" for share in shares]
+    chance = ", ".join(f"{100 * (share / 100) ** 0.5:.0f}% at {share}% of D" for share in shares)
+    note = (
+        "Alignment a(K) of plain reconstruction (%). Labels R² is what all pixels explain of the "
+        "labels (%, adjusted for their number): where it is near 0, a(K) is sqrt(K / D) whatever "
+        f"the images are ({chance}). {note} The paper says that alignment falls with resolution "
+        "and background; it gives no numbers."
+    )
+    return Table("compare", "Which images are misaligned?", columns, rows, note, 3)
+
+
 def _at_rank(findings: Sequence[Finding], index: int, rank: int, masks: MaskSweep) -> str:
     best = max(findings, key=lambda finding: finding.impact[rank - 1], default=None)
     text = f"At K = {rank}, no listed corruption raises alignment beyond its spread."
@@ -136,6 +178,18 @@ def _at_rank(findings: Sequence[Finding], index: int, rank: int, masks: MaskSwee
     )
 
 
+def _readability(label_r2: float) -> str:
+    if np.isnan(label_r2):
+        return (
+            "There are no more images than pixel dimensions, so a linear read-out of all pixels "
+            "fits any labels: alignment at large K says little."
+        )
+    text = f"A linear read-out of all pixels explains {100 * label_r2:.1f}% of the label variance."
+    if label_r2 < 0.01:
+        text += " That is next to nothing, so alignment only counts dimensions here."
+    return text
+
+
 def recommend(findings: Sequence[Finding], setting: Setting, masks: MaskSweep) -> list[str]:
     """The findings in words, most useful first."""
     first, last = (
@@ -147,6 +201,7 @@ def recommend(findings: Sequence[Finding], setting: Setting, masks: MaskSweep) -
         f"Plain reconstruction: {setting.ranks[0]} latents hold {first}; {setting.ranks[-1]} "
         f"latents hold {last}."
     ]
+    lines.append(_readability(setting.label_r2))
     lines += [_at_rank(findings, i, rank, masks) for i, rank in enumerate(setting.ranks)]
     neutral = [finding.name for finding in findings if finding.is_neutral]
     if neutral:

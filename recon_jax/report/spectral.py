@@ -7,12 +7,27 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from recon_jax import spectral
 from recon_jax.report.figures import (
     new_figure,
     plot_curves,
     plot_heat_map,
     plot_image_strip,
 )
+
+
+def image_parts(
+    images: np.ndarray, spectrum: spectral.Spectrum, threshold: float
+) -> dict[str, np.ndarray]:
+    """Images (N, H, W, C), and their parts in the top and the bottom of the spectrum."""
+    top_basis, _ = spectral.split_by_variance(spectrum, threshold)
+    top = np.asarray(spectral.project(images, top_basis, spectrum.mean))
+    mean = np.asarray(spectrum.mean).reshape(images.shape[1:])
+    return {
+        "images": images,
+        f"top {100 * threshold:g}%": top,
+        f"bottom {100 - 100 * threshold:g}%": images - top + mean,
+    }
 
 
 def spectrum_figure(

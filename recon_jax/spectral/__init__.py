@@ -2,6 +2,7 @@
 
 from recon_jax.spectral.alignment import alignment_curve as alignment_curve
 from recon_jax.spectral.alignment import corruption_impact as corruption_impact
+from recon_jax.spectral.alignment import label_r2 as label_r2
 from recon_jax.spectral.autoencoder import LinearAutoencoder as LinearAutoencoder
 from recon_jax.spectral.autoencoder import solve_denoising as solve_denoising
 from recon_jax.spectral.autoencoder import solve_joint as solve_joint
@@ -29,6 +30,7 @@ from recon_jax.spectral.moments import Moments as Moments
 from recon_jax.spectral.moments import global_std as global_std
 from recon_jax.spectral.moments import init_moments as init_moments
 from recon_jax.spectral.moments import merge_moments as merge_moments
+from recon_jax.spectral.moments import normalizing_scale as normalizing_scale
 from recon_jax.spectral.moments import pixel_std as pixel_std
 from recon_jax.spectral.moments import reduce_moments as reduce_moments
 from recon_jax.spectral.moments import scale_moments as scale_moments

@@ -21,6 +21,7 @@ from recon_jax.spectral.corruptions import Corruption
 from recon_jax.spectral.encoders import (
     Encoders,
     denoising_encoders,
+    in_range,
     resolve_tolerance,
     whitening,
 )
@@ -117,6 +118,46 @@ def alignment_curve(
     if encoders is None:
         encoders = denoising_encoders(moments, corruption, spectrum=spectrum, tolerance=tolerance)
     return _curve(moments, spectrum, encoders, tolerance)
+
+
+@jax.jit
+def _label_r2(moments, spectrum, tolerance):
+    counts = moments.class_counts.astype(moments.scatter.dtype)
+    # Each class weighs its size, as in the alignment.
+    variance = jnp.sum(counts * (counts - counts**2 / moments.count))
+    explained = jnp.sum(whitened_labels(moments, spectrum, tolerance) ** 2) / variance
+    freedom = moments.count - 1 - jnp.sum(in_range(spectrum, tolerance))
+    unexplained = (1 - explained) * (moments.count - 1) / jnp.where(freedom > 0, freedom, 1)
+    return explained, jnp.where(freedom > 0, 1 - unexplained, jnp.nan)
+
+
+def label_r2(
+    moments: Moments,
+    *,
+    adjusted: bool = True,
+    spectrum: Spectrum | None = None,
+    tolerance: float | None = None,
+) -> Float[Array, ""]:
+    """R^2 of the best affine read-out of the one-hot labels from all pixels.
+
+    What alignment is a share of: where the adjusted value is near 0, pixels tell nothing linearly,
+    and a(K) is sqrt(K / rank) whatever the images are.
+
+    Args:
+      moments: statistics of the labelled images; classes weigh their sizes.
+      adjusted: 1 - (1 - R^2) (N - 1) / (N - 1 - rank), unbiased where labels are unrelated; NaN if
+        the images do not outnumber the rank of the pixels, and so can be told apart one by one.
+      spectrum: of the moments, if already at hand.
+      tolerance: relative size below which variance counts as zero; 16 eps if None.
+
+    Raises:
+      ValueError: as `alignment_curve` does.
+    """
+    require_classes(moments)
+    tolerance = resolve_tolerance(tolerance, moments.scatter.dtype)
+    spectrum = eigendecompose(moments) if spectrum is None else spectrum
+    plain, corrected = _label_r2(moments, spectrum, tolerance)
+    return corrected if adjusted else plain
 
 
 def corruption_impact(

@@ -304,3 +304,24 @@ def global_std(moments: Moments) -> Float[Array, ""]:
 def pixel_std(moments: Moments) -> Float[Array, " d"]:
     """Standard deviation of every pixel over the images: sqrt(diag(S) / N)."""
     return jnp.sqrt(jnp.diag(moments.scatter) / moments.count)
+
+
+def normalizing_scale(name: str, moments: Moments) -> Array:
+    """The factor, () or (D,), by which images of 0..255 are normalised, from their own statistics.
+
+    Args:
+      name: "global" (one standard deviation for all pixels), "unit" ([0, 1]) or "per_pixel" (every
+        pixel's own; pixels that never vary stay zero).
+      moments: of the images as they are.
+
+    Raises:
+      ValueError: for another name; "per_image" is not linear and has to come before the statistics.
+    """
+    factors = {
+        "global": lambda: 1 / global_std(moments),
+        "unit": lambda: jnp.asarray(1 / 255, moments.scatter.dtype),
+        "per_pixel": lambda: 1 / jnp.maximum(pixel_std(moments), 1e-12),
+    }
+    if name not in factors:
+        raise ValueError(f"normalisation must be one of {', '.join(factors)}, got {name!r}")
+    return factors[name]()

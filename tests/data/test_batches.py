@@ -9,6 +9,7 @@ from recon_jax.data import (
     batch_at,
     epoch_batches,
     epoch_order,
+    fold_steps,
     from_arrays,
     num_steps,
 )
@@ -166,3 +167,18 @@ def test_an_epoch_refuses_bad_arguments_before_its_first_batch():
             epoch_batches(numbered(10), 4, **arguments)
     with pytest.raises(ValueError, match="num_images=0"):
         num_steps(0, 4)
+
+
+@given(n=st.integers(1, 300), folds=st.integers(1, 12), batch_size=st.integers(1, 50))
+def test_folds_cover_every_image_once_and_are_of_one_size(n, folds, batch_size):
+    if n < folds:
+        with pytest.raises(ValueError, match=f"{n} image.* num_folds={folds}"):
+            fold_steps(n, folds, batch_size)
+        return
+    size, parts = fold_steps(n, folds, batch_size)
+    assert 1 <= size <= batch_size
+    assert sorted(step for part in parts for step in part) == list(range(num_steps(n, size)))
+    images = [sum(min(size, n - step * size) for step in part) for part in parts]
+    assert sum(images) == n
+    assert min(images) > 0
+    assert max(images) - min(images) <= size

@@ -175,6 +175,59 @@ def test_objects_turn_by_the_rotation():
     assert (np.abs(np.histogram(rotations, 4, (0, 2 * np.pi))[0] - 250) < 60).all()
 
 
+def test_without_pose_spread_objects_differ_in_size_alone():
+    layout = draw_layout(rngs(50), 0.5, 3, pose_spread=0.0)
+    np.testing.assert_allclose(layout.centre, 0.5)
+    np.testing.assert_allclose(layout.rotation, np.pi)
+    assert len(np.unique(layout.radius)) == 50
+    free = draw_layout(rngs(50), 0.5, 3)
+    np.testing.assert_array_equal(layout.radius, free.radius)
+    np.testing.assert_array_equal(layout.colour, free.colour)
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0])
+def test_pose_spread_is_the_part_of_the_room_and_of_the_turn(spread):
+    layout = draw_layout(rngs(2000), 0.5, 3, pose_spread=spread)
+    room = 1 - 2 * layout.radius[:, None]
+    offset = (layout.centre - 0.5) / room
+    turn = layout.rotation / (2 * np.pi) - 0.5
+    for part in (offset, turn):
+        assert np.abs(part).max() <= spread / 2
+        np.testing.assert_allclose(part.std(), spread / np.sqrt(12), rtol=0.05)
+
+
+def test_colour_spread_goes_from_white_to_any():
+    white = draw_layout(rngs(300), 0.5, 3, colour_spread=0.0).colour
+    np.testing.assert_allclose(white, 1)
+    some = draw_layout(rngs(300), 0.5, 3, colour_spread=0.3).colour
+    free = draw_layout(rngs(300), 0.5, 3, colour_spread=1.0).colour
+    for colour in (some, free):
+        np.testing.assert_allclose(np.mean(colour**2, axis=1), 1)
+    assert some.mean() > 0.8
+    assert abs(free.mean()) < 0.1
+    # Between, the colour of an object lies between white and the one it would have.
+    weights = np.stack(
+        [
+            np.linalg.lstsq(np.stack([w, f]).T, s)[0]
+            for w, f, s in zip(white, free, some, strict=True)
+        ]
+    )
+    assert (weights > 0).all()
+
+
+def test_without_spread_the_class_means_differ_and_with_it_they_do_not():
+    def contrast(**spreads):
+        source = scenes_source(
+            num_images=3000, image_size=16, num_classes=3, background_amplitude=0.0, **spreads
+        )
+        images, labels = source.read(np.arange(3000))
+        means = np.stack([images[labels == k].mean(0) for k in range(3)])
+        return means.std(0).mean() / images.std()
+
+    assert contrast(pose_spread=0.0, colour_spread=0.0) > 0.1
+    assert contrast() < 0.03  # sampling noise alone
+
+
 def test_outlines_are_positive_and_have_largest_radius_one():
     angles = np.linspace(0, 2 * np.pi, 721)
     waves = np.exp(1j * np.outer(np.arange(2, 8), angles))
@@ -277,6 +330,9 @@ def test_shape_alone_tells_the_class():
         ("background_amplitude", -0.1),
         ("background_amplitude", float("inf")),
         ("background_exponent", float("nan")),
+        ("pose_spread", -0.1),
+        ("pose_spread", 1.1),
+        ("colour_spread", float("nan")),
     ],
 )
 def test_options_out_of_range_are_refused_by_name(option, value):

@@ -1,6 +1,7 @@
 import matplotlib.image
 import numpy as np
 
+from recon_jax import spectral as closed_forms
 from recon_jax.report import figures, spectral
 
 
@@ -43,3 +44,17 @@ def test_the_same_numbers_make_the_same_files(tmp_path):
         figures.save_figure(tmp_path / folder, "f", figure)
     for name in ("f.png", "f.pdf"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_image_parts_add_up_and_split_the_variance(image_like):
+    images, labels = image_like(80, (4, 4, 1), 3, seed=4)
+    moments = closed_forms.stream_moments([(images, labels)], 3)
+    spectrum = closed_forms.eigendecompose(moments)
+    parts = spectral.image_parts(images, spectrum, 0.75)
+    assert list(parts) == ["images", "top 75%", "bottom 25%"]
+    whole, top, bottom = parts.values()
+    np.testing.assert_allclose(top + bottom - images.mean(0, keepdims=True), whole, atol=1e-9)
+    share = top.var(0).sum() / images.var(0).sum()
+    explained = np.asarray(closed_forms.explained_variance(spectrum))
+    np.testing.assert_allclose(share, explained[explained < 0.75].max(), rtol=1e-9)
+    np.testing.assert_allclose(share + bottom.var(0).sum() / images.var(0).sum(), 1, rtol=1e-9)

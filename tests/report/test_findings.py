@@ -2,7 +2,9 @@ import numpy as np
 
 from recon_jax.report import findings as words
 
-SETTING = words.Setting([2, 4], np.array([0.5, 0.6, 0.8, 1.0]), np.array([0.7, 0.9, 0.95, 1]), "x")
+SETTING = words.Setting(
+    [2, 4], np.array([0.5, 0.6, 0.8, 1.0]), np.array([0.7, 0.9, 0.95, 1]), 0.3, "x"
+)
 NEUTRAL = words.Finding(
     "gaussian(1)", SETTING.clean, np.zeros(4), np.zeros(2), np.zeros(4), True, True, 1.0
 )
@@ -42,7 +44,7 @@ def test_best_mask_of_the_sweep_is_named():
     impacts[1, 0, 1] = 0.02
     masks = words.MaskSweep(impacts, (0.5, 0.9), (1, (2, 4)))
     assert (
-        "dropping 50% of the 2x4 patches is best (+2.00%)" in words.recommend([], SETTING, masks)[2]
+        "dropping 50% of the 2x4 patches is best (+2.00%)" in words.recommend([], SETTING, masks)[3]
     )
 
 
@@ -62,3 +64,26 @@ def test_tables():
     assert [row[2] for row in table.rows] == ["yes", "no"]
     assert table.rows[1][1] == "0.500"
     assert words.percent(0.01) == "+1.00"
+
+
+def test_what_pixels_say_of_labels_is_said():
+    def line(label_r2):
+        return words.recommend([], SETTING._replace(label_r2=label_r2), NO_MASK)[1]
+
+    assert "explains 30.0% of the label variance" in line(0.3)
+    assert "next to nothing" not in line(0.3)
+    assert "0.1% of the label variance. That is next to nothing" in line(0.001)
+    assert "fits any labels" in line(float("nan"))
+
+
+def test_comparison_of_sources():
+    curves = np.stack([np.linspace(0.01, 1, 100), np.linspace(0.03, 1, 100)])
+    two = words.Compared("drawn", curves, np.array([0.1, 0.3]))
+    one = words.Compared("real", np.linspace(0.1, 1, 10)[None], np.array([0.5]))
+    table = words.comparison_table([two, one], [1, 50], "Over seeds 0, 1.")
+    assert table.columns[3:] == ["K = 1", "K = 50", "K = 1% of D", "K = 5% of D", "K = 20% of D"]
+    assert table.rows[0][:4] == ["drawn", 100, "20.0 ± 14.1", "2.0 ± 1.4"]
+    assert table.rows[0][3] == table.rows[0][5]
+    assert table.rows[1] == ["real", 10, "50.0", "10.0", "-", "10.0", "10.0", "20.0"]
+    assert "45% at 20% of D" in table.note
+    assert "Over seeds 0, 1." in table.note

@@ -12,6 +12,7 @@ from recon_jax.spectral import (
     gaussian,
     grayscale,
     identity,
+    label_r2,
     patch_mask,
     patch_subset,
     pixel_mask,
@@ -279,3 +280,62 @@ def test_supervised_loss_never_rises_with_rank(sets):
         for k in (1, 4, 8, 16)
     ]
     assert losses == sorted(losses, reverse=True)
+
+
+def numpy_r2(images, labels, adjusted):
+    """By least squares on the images themselves; classes weigh their sizes."""
+    rows = reference.centred_rows(images)
+    one_hot = np.eye(labels.max() + 1)[labels]
+    centred = (one_hot - one_hot.mean(0)) * np.sqrt(one_hot.sum(0))
+    residual = centred - rows @ np.linalg.lstsq(rows, centred)[0]
+    unexplained = (residual**2).sum() / (centred**2).sum()
+    if adjusted:
+        unexplained *= (len(rows) - 1) / (len(rows) - 1 - np.linalg.matrix_rank(rows))
+    return 1 - unexplained
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+@pytest.mark.parametrize("shape", [cases.GREY, cases.COLOUR])
+def test_label_r2_is_that_of_least_squares(sets, shape, adjusted):
+    images, labels, moments = sets[shape]
+    expected = numpy_r2(images, labels, adjusted)
+    assert 0.1 < expected < 0.99
+    np.testing.assert_allclose(label_r2(moments, adjusted=adjusted), expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        jax.jit(lambda m: label_r2(m, adjusted=adjusted))(moments), expected, rtol=1e-9
+    )
+
+
+def test_label_r2_counts_the_rank_and_not_the_pixels(image_like):
+    images, labels = image_like(90, (3, 3, 1), CLASSES, seed=5)
+    images[:, 0, 0] = 7.0
+    images[:, 1, 1] = 2 * images[:, 2, 2]
+    moments = reference.moments_of(images, labels, CLASSES)
+    expected = numpy_r2(images, labels, True)
+    np.testing.assert_allclose(label_r2(moments), expected, rtol=1e-9)
+
+
+def test_label_r2_of_unrelated_labels_is_zero_on_average():
+    rng = np.random.default_rng(0)
+    found, plain = [], []
+    for _ in range(200):
+        moments = reference.moments_of(
+            rng.standard_normal((60, 3, 3, 1)), rng.integers(0, 3, 60), 3
+        )
+        found.append(label_r2(moments))
+        plain.append(label_r2(moments, adjusted=False))
+    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(200)
+    assert np.mean(plain) > 0.1
+
+
+def test_label_r2_is_undefined_without_images_to_spare(image_like):
+    images, labels = image_like(9, (3, 3, 1), 2, seed=1)
+    moments = reference.moments_of(images, labels, 2)
+    assert np.isnan(label_r2(moments))
+    np.testing.assert_allclose(label_r2(moments, adjusted=False), 1, rtol=1e-9)
+
+
+def test_label_r2_needs_two_classes(image_like):
+    images, _ = image_like(30, (3, 3, 1), 2, seed=1)
+    with pytest.raises(ValueError, match="only 1 of 2 classes"):
+        label_r2(reference.moments_of(images, np.zeros(30, int), 2))

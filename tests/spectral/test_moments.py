@@ -16,6 +16,7 @@ from recon_jax.spectral import (
     jackknife_error,
     leave_one_out,
     merge_moments,
+    normalizing_scale,
     pixel_std,
     scale_moments,
     stream_moments,
@@ -455,3 +456,21 @@ def test_too_few_folds_are_refused(data):
         leave_one_out([fold])
     with pytest.raises(ValueError, match="the jackknife needs at least 2 estimates, got 1"):
         jackknife_error(jnp.ones((1, 3)))
+
+
+@pytest.mark.parametrize("name", ["global", "unit", "per_pixel"])
+def test_normalizing_scale_matches_normalised_images(data, name):
+    rows = data[0].reshape(len(data[0]), -1)
+    factor = {
+        "global": 1 / np.sqrt(np.mean((rows - rows.mean(0)) ** 2)),
+        "unit": 1 / 255,
+        "per_pixel": 1 / np.maximum(rows.std(0), 1e-12),
+    }[name]
+    moments = stream_moments([data], CLASSES)
+    np.testing.assert_allclose(normalizing_scale(name, moments), factor, rtol=1e-9)
+
+
+def test_unknown_normalisation_is_refused(data):
+    moments = stream_moments([data], CLASSES)
+    with pytest.raises(ValueError, match="one of global, unit, per_pixel, got 'per_image'"):
+        normalizing_scale("per_image", moments)
