@@ -117,22 +117,42 @@ def _rotated_second(moments: Moments, corruption: Corruption, basis: Array, tole
     return _snap_to_diagonal(basis.T @ second @ basis, tolerance)
 
 
+def _is_diagonal(matrix: Array) -> Array:
+    return jnp.count_nonzero(matrix - jnp.diag(jnp.diag(matrix))) == 0
+
+
+def _reorder(targets: Array, second: Array, tolerance: ArrayLike) -> tuple[Array, Array]:
+    """`_solve` where targets and M are diagonal, given their diagonals: no eigenproblem is left."""
+    live = second > tolerance * second.max()
+    scale = jnp.where(live, jax.lax.rsqrt(jnp.where(live, second, 1)), 0)
+    values = (targets * scale) ** 2
+    order = jnp.argsort(jnp.where(live, -values, 1), stable=True)
+    return values[order], jnp.diag(scale)[:, order]
+
+
 @jax.jit
 def _denoising(spectrum, gain, second, cross, weight, tolerance):
     with jax.default_matmul_precision("highest"):
         live_data = in_range(spectrum, tolerance)
         spread = jnp.where(live_data, spectrum.values, 0)
-        whiten, live = _inverse_root(second, tolerance)
-        labels = jnp.sqrt(weight) * (spectrum.vectors.T @ cross).T
-        targets = jnp.concatenate([spread[:, None] * gain, labels @ gain]) @ whiten
-        values, rotated = _solve(targets, whiten, live)
+        commutes, is_diagonal = _is_diagonal(second), _is_diagonal(gain)
+
+        def by_eigenproblem():
+            whiten, live = _inverse_root(second, tolerance)
+            labels = jnp.sqrt(weight) * (spectrum.vectors.T @ cross).T
+            targets = jnp.concatenate([spread[:, None] * gain, labels @ gain]) @ whiten
+            return _solve(targets, whiten, live)
+
+        values, rotated = jax.lax.cond(
+            commutes & is_diagonal & (weight == 0),
+            lambda: _reorder(spread * jnp.diag(gain), jnp.diag(second), tolerance),
+            by_eigenproblem,
+        )
         # A linear map that loses directions leaves encoders that explain nothing: where noise was
         # added they could point anywhere, and would read what the map had removed.
-        is_diagonal = jnp.count_nonzero(gain - jnp.diag(jnp.diag(gain))) == 0
         explains = is_diagonal | (values > tolerance * values[0])
         rotated = jnp.where(explains[None, :], rotated, 0)
         latents = jnp.sqrt(spread)[:, None] * rotated
-        commutes = jnp.count_nonzero(second - jnp.diag(jnp.diag(second))) == 0
         return Encoders(values, spectrum.vectors @ rotated, latents, commutes)
 
 
