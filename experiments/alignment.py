@@ -203,6 +203,7 @@ def examine(context: Context, spec: Any) -> words.Finding:
                 for rest, spectrum in context.rests
             ]
             error = spectral.jackknife_error(jnp.stack(impacts)[:, np.array(ranks) - 1])
+        jax.block_until_ready((found, error))  # for the clock: JAX returns before it is done
         return {
             "curve": found.alignment,
             "impact": found.impact,
