@@ -1,0 +1,67 @@
+"""Refusals of bad sizes, made from static shapes, so that they come before any compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from numbers import Integral
+
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike
+
+
+def check_at_least(name: str, value: object, minimum: int) -> None:
+    """Raise ValueError unless `value` is an integer of at least `minimum`."""
+    if not isinstance(value, Integral) or value < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+
+
+def check_choice(name: str, value: object, choices: Iterable) -> None:
+    """Raise ValueError unless `value` is one of the choices, which the message lists."""
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is unknown; choose one of {str(choices)[1:-1]}")
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Raise ValueError unless 0 <= value < 1."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must lie in [0, 1), got {value}")
+
+
+def as_image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """The shape as a tuple; ValueError unless it is (height, width, channels), each at least 1."""
+    sides = tuple(shape)
+    if len(sides) != 3 or not all(isinstance(side, Integral) and side >= 1 for side in sides):
+        raise ValueError(
+            f"image_shape must be (height, width, channels), each at least 1, got {shape}"
+        )
+    return sides
+
+
+def as_images(images: ArrayLike, min_side: int = 1, way_out: str = "resize the images") -> Array:
+    """The images as an array; ValueError unless (N, H, W, C) with H and W at least `min_side`."""
+    images = jnp.asarray(images)
+    if images.ndim != 4:
+        raise ValueError(
+            f"images must have shape (N, height, width, channels), got {images.shape}; "
+            "a single image needs a leading axis: images[None]"
+        )
+    height, width = images.shape[1:3]
+    if min(height, width) < min_side:
+        raise ValueError(
+            f"images of {height} x {width} are too small for the poolings of this model, which "
+            f"need at least {min_side} x {min_side}; {way_out}"
+        )
+    return images
+
+
+def require_shape(what: str, array: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """The array; ValueError unless its shape is (N, *shape)."""
+    array = jnp.asarray(array)
+    if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
+        expected = ", ".join(map(str, shape))
+        raise ValueError(
+            f"{what} must have shape (N, {expected}), got {array.shape}; "
+            "build the model with the image_shape and latent_size of the data at hand"
+        )
+    return array
