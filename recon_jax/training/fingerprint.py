@@ -1,0 +1,115 @@
+"""What a state is made of, leaf by leaf, and how two of them differ, in words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recon_jax.training.state import leaf_name
+
+
+def named_leaves(state: Any) -> dict[str, Any]:
+    """The leaves of a pytree by name, such as params.Dense_0.kernel.
+
+    Raises:
+      ValueError: if two leaves have the same name, as {"a.b": x, "a": {"b": y}} would give.
+    """
+    pairs = [(leaf_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
+    leaves = dict(pairs)
+    if len(leaves) != len(pairs):
+        raise ValueError("two leaves of the state have the same name; avoid dots in module names")
+    return leaves
+
+
+def is_key(leaf: Any) -> bool:
+    """True for arrays of random keys, which have no bytes of their own."""
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def host_leaves(state: Any) -> dict[str, np.ndarray]:
+    """Copies of the leaves in host memory, random keys as their raw data.
+
+    On the CPU a plain conversion would be a view of memory that the next step is given to reuse.
+    """
+    return {
+        name: np.array(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+        for name, leaf in named_leaves(state).items()
+    }
+
+
+def leaf_specs(state: Any) -> dict[str, dict[str, Any]]:
+    """The dtype and shape of each leaf, as JSON content."""
+    return {
+        name: {"dtype": str(leaf.dtype), "shape": list(leaf.shape)}
+        for name, leaf in named_leaves(state).items()
+    }
+
+
+def leaf_digest(name: str, value: np.ndarray) -> str:
+    """SHA-256 of a leaf: its name, dtype, shape and bytes."""
+    header = json.dumps([name, str(value.dtype), list(value.shape)])
+    digest = hashlib.sha256(header.encode())
+    digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def spec_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Sentences on the leaves in which a stored state and a wanted one differ."""
+
+    def describe(spec):
+        return f"{spec['dtype']}{spec['shape']}"
+
+    lines = []
+    for name in [*wanted, *(name for name in stored if name not in wanted)]:
+        if name not in stored:
+            lines.append(f"{name}: not stored, now {describe(wanted[name])}")
+        elif name not in wanted:
+            lines.append(f"{name}: stored {describe(stored[name])}, now absent")
+        elif any(stored[name][field] != wanted[name][field] for field in ("dtype", "shape")):
+            lines.append(f"{name}: stored {describe(stored[name])}, now {describe(wanted[name])}")
+    return lines
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(content, Mapping):
+        return {prefix: content}
+    return {
+        name: value
+        for key, item in content.items()
+        for name, value in _flat(item, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+def identity_differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Lines "field: stored X, now Y" for the fields in which two JSON contents differ."""
+    old, new = _flat(stored), _flat(now)
+
+    def show(fields, name):
+        return json.dumps(fields[name]) if name in fields else "absent"
+
+    return [
+        f"{name}: stored {show(old, name)}, now {show(new, name)}"
+        for name in sorted(old.keys() | new.keys())
+        if name not in old or name not in new or old[name] != new[name]
+    ]
+
+
+def json_content(identity: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The identity as JSON would give it back: lists for tuples, text for keys.
+
+    Raises:
+      ValueError: if it holds something JSON cannot.
+    """
+    try:
+        return json.loads(json.dumps(dict(identity or {}), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"identity must hold only numbers, text, lists and dicts ({error}); it is what a "
+            "resumed run must agree on"
+        ) from error

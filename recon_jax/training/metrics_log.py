@@ -1,0 +1,91 @@
+"""metrics.jsonl: one JSON line a log point, the same after any number of interruptions."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The records of a metrics file; [] without a file. Lines that are no records are left out."""
+    if not Path(path).exists():
+        return []
+    return [json.loads(line) for line in _whole_lines(Path(path).read_bytes())]
+
+
+def _whole_lines(content: bytes) -> list[bytes]:
+    lines = []
+    # What follows the last line break was being written when the run was killed.
+    for line in content.split(b"\n")[:-1]:
+        try:
+            int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError):
+            logging.warning("left out a line that is no metrics record: %r", line[:80])
+        else:
+            lines.append(line + b"\n")
+    return lines
+
+
+def truncate_metrics(path: str | os.PathLike, step: int) -> None:
+    """Drop the records after a step, which a resumed run writes again, and half-written lines.
+
+    Args:
+      path: of the metrics file; nothing happens if it does not exist.
+      step: the last to keep.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    kept = b"".join(line for line in _whole_lines(content) if json.loads(line)["step"] <= step)
+    if kept == content:
+        return
+    # Beside and renamed, so that a second interruption finds the old content or the new.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(kept)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def open_metrics(
+    path: str | os.PathLike, step: int
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Continue a metrics file after a step.
+
+    Args:
+      path: of the file.
+      step: the last whose records to keep.
+
+    Returns:
+      A context manager that gives write(record), which puts one line on the disk. Numbers that are
+      not finite become null.
+    """
+    truncate_metrics(path, step)
+    with open(path, "ab") as file:
+
+        def write(record: Mapping[str, Any]) -> None:
+            plain = {
+                name: None if isinstance(value, float) and not math.isfinite(value) else value
+                for name, value in record.items()
+            }
+            file.write((json.dumps(plain, allow_nan=False) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+        yield write

@@ -1,0 +1,160 @@
+"""Training steps on 8 simulated devices, in a process of its own; writes one result a check."""
+
+import ctypes
+import json
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import optax  # noqa: E402
+import pytest  # noqa: E402
+
+from recon_jax import parallel  # noqa: E402
+from recon_jax.training import compute_metrics, device_key, make_train_step  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from tests.training.cases import make_batch, make_loss, make_state  # noqa: E402
+
+
+def run(devices, padded, norm=False, parts=1, noise=0.5, sync=False):
+    """Three steps; the state and the means of the last one."""
+    axis = parallel.AXIS
+    optimizer = optax.sgd(0.5)
+    loss_fn = make_loss(norm=norm, noise=noise, axis_name=axis, sync=sync)
+    step = make_train_step(loss_fn, optimizer, axis_name=axis, accumulate_steps=parts)
+    step = parallel.data_parallel(step, devices=jax.local_devices()[:devices])
+    state = make_state(optimizer, norm=norm)
+    for index in range(3):
+        state, metrics = step(state, make_batch(index, rows=32, padded=padded))
+    return state, compute_metrics(metrics)
+
+
+def assert_close(tree, expected):
+    for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+
+
+def check_8_devices_equal_1():
+    # 13 of 32 rows are padding: three devices hold nothing else, and one is mixed.
+    state, means = run(8, 13)
+    expected, expected_means = run(1, 13)
+    assert_close(state.params, expected.params)
+    assert means == pytest.approx(expected_means, rel=1e-5)
+
+
+def check_batch_norm_over_the_devices_is_that_of_one():
+    # Losses then depend on other devices' images, and one device holds fewer than the others.
+    state, means = run(8, 3, norm=True, sync=True)
+    expected, expected_means = run(1, 3, norm=True, sync=True)
+    assert_close(state.params, expected.params)
+    assert_close(state.batch_stats, expected.batch_stats)
+    assert means == pytest.approx(expected_means, rel=1e-5)
+
+
+def check_accumulation_on_8_devices():
+    assert_close(run(8, 5, parts=2, noise=0)[0].params, run(1, 5, noise=0)[0].params)
+
+
+def check_statistics_are_averaged_over_devices():
+    state, _ = run(8, 0, norm=True)
+    for leaf in jax.tree.leaves(state.batch_stats):
+        assert np.isfinite(leaf).all()
+        assert leaf.shape == (8,)
+    # The mean of equal parts' means is the mean of all: that of one device after one step.
+    one = run(1, 0, norm=True)[0].batch_stats["BatchNorm_0"]["mean"]
+    np.testing.assert_allclose(state.batch_stats["BatchNorm_0"]["mean"], one, atol=0.05)
+
+
+def check_a_batch_that_does_not_divide_is_refused():
+    step = parallel.data_parallel(lambda s, b: (s, b.sum()))
+    with pytest.raises(ValueError, match="a leading axis of 12 cannot be split over 8 devices"):
+        step(jnp.ones(1), np.ones((12, 2)))
+
+
+def check_device_keys_differ():
+    def step(state, batch):
+        draw = jax.random.uniform(device_key(jax.random.key(0), "d"))
+        return state, jax.lax.all_gather(draw, "d")
+
+    _, draws = parallel.data_parallel(step, "d")(jnp.ones(1), np.ones((8, 1)))
+    assert len(np.unique(draws)) == 8
+
+
+def check_the_state_is_donated_and_compiled_once():
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
+    )
+
+    def step(state, batch):
+        return state + jax.lax.psum(batch.sum(), parallel.AXIS), state.sum()
+
+    batch = np.ones((8, 2), np.float32)
+    for devices in (1, 8):
+        mapped = parallel.data_parallel(step, devices=jax.local_devices()[:devices])
+        # The state of a new run comes from one device, uncommitted; later ones from the step.
+        state = jnp.zeros(3)
+        before = len(compiled)
+        for _ in range(4):
+            previous = state
+            state, _ = mapped(state, batch)
+        assert len(compiled) == before + 1
+        assert previous.is_deleted()
+        np.testing.assert_array_equal(state, [64, 64, 64])
+
+
+def check_the_allocator_keeps_large_arrays():
+    libc = ctypes.CDLL("libc.so.6")
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+
+    class Info(ctypes.Structure):
+        _fields_ = (
+            *((name, ctypes.c_size_t) for name in ("arena", "free", "small", "hblks", "hblkhd")),
+            ("rest", ctypes.c_size_t * 5),
+        )
+
+    libc.mallinfo2.restype = Info
+
+    def mapped_blocks():
+        before = libc.mallinfo2().hblks
+        block = libc.malloc(100 * 2**20)
+        more = libc.mallinfo2().hblks - before
+        libc.free(block)
+        return more
+
+    assert mapped_blocks() == 1
+    assert parallel.tune_allocator()
+    assert mapped_blocks() == 0
+
+
+def check_the_compilation_cache_fills():
+    with tempfile.TemporaryDirectory() as folder:
+        parallel.enable_compilation_cache(folder, min_seconds=0)
+        jax.config.update("jax_enable_compilation_cache", True)
+        from jax.experimental.compilation_cache import compilation_cache
+
+        compilation_cache.reset_cache()
+        jax.jit(lambda x: x * 3 - 1)(jnp.ones(7)).block_until_ready()
+        assert list(Path(folder).iterdir())
+
+
+if __name__ == "__main__":
+    report = {}
+    for name, check in list(globals().items()):
+        if name.startswith("check_"):
+            try:
+                check()
+                report[name] = ""
+            except BaseException:  # also what pytest.raises ends a check with
+                report[name] = traceback.format_exc()
+    Path(sys.argv[1]).write_text(json.dumps(report))
