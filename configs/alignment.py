@@ -10,8 +10,8 @@ detection of noises that are never beneficial. The paper's values are in figures
         --config.data.source=npz:cifar10.npz --config.ranks='(16,64,256)'
 
 Variants: embedded, cifar10, cifar100, svhn, tiny_imagenet, imagenette, scenes. On two CPU cores
-embedded takes about a minute and CIFAR-10 (50,000 images, D = 3,072) about ten; memory grows with
-D^2, not with the number of images.
+embedded takes about a minute and CIFAR-10 (50,000 images, D = 3,072) about twenty, or four with
+--config.folds=0; memory grows with D^2, not with the number of images.
 """
 
 from ml_collections import ConfigDict
