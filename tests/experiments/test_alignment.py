@@ -104,7 +104,10 @@ def test_scenes_are_compared_over_seeds(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data.normalization": "zca"}, "data.normalization must be one of global"),
+        (
+            {"data.normalization": "zca"},
+            "data.normalization must be one of unit, global, per_image, per_pixel",
+        ),
         ({"precision": "bfloat16"}, "precision must be one of"),
         ({"folds": 1}, "folds must be 0"),
         ({"ranks": ()}, "ranks must be one or more"),
