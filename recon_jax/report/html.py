@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from recon_jax.report.records import write_bytes
+from recon_jax.files import write_bytes
 from recon_jax.report.tables import Table
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from absl import logging
 
 from recon_jax import parallel
+from recon_jax.files import write_bytes
 
 
 def prepare_workdir(workdir: str | os.PathLike) -> Path:
@@ -43,21 +44,6 @@ def prepare_workdir(workdir: str | os.PathLike) -> Path:
             "choose another with --workdir=DIR"
         ) from error
     return path
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically: readers see the old content or the new, never a part."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _plain(value: Any) -> Any:

@@ -6,12 +6,13 @@ import contextlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import logging
+
+from recon_jax.files import write_bytes
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -48,18 +49,8 @@ def truncate_metrics(path: str | os.PathLike, step: int) -> None:
     kept = b"".join(line for line in _whole_lines(content) if json.loads(line)["step"] <= step)
     if kept == content:
         return
-    # Beside and renamed, so that a second interruption finds the old content or the new.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(kept)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    # A second interruption finds the old content or the new.
+    write_bytes(path, kept)
 
 
 @contextlib.contextmanager
