@@ -10,7 +10,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, TypeVar
 
 import jax
@@ -55,6 +55,11 @@ def process_count() -> int:
     return jax.process_count()
 
 
+def device_count() -> int:
+    """Number of devices of this process."""
+    return jax.local_device_count()
+
+
 def cpu_cores() -> int:
     """Number of CPU cores this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
@@ -62,13 +67,14 @@ def cpu_cores() -> int:
     return os.cpu_count() or 1
 
 
+def is_cpu() -> bool:
+    """True where the host's CPU is what JAX computes on, one device or simulated ones."""
+    return jax.default_backend() == "cpu"
+
+
 def is_single_cpu() -> bool:
     """True on one CPU device of one process, where the host's BLAS is the fastest engine."""
-    return (
-        jax.default_backend() == "cpu"
-        and jax.local_device_count() == 1
-        and jax.process_count() == 1
-    )
+    return is_cpu() and jax.local_device_count() == 1 and jax.process_count() == 1
 
 
 def _require_divisible(length: int, devices: int) -> None:
@@ -134,6 +140,8 @@ def device_map(
             arg if axis is None else split_leading(arg, len(devices))
             for arg, axis in zip(args, axes, strict=True)
         ]
+        if len(devices) == 1:
+            return _on_one_device(fn, tuple(axes), out_axes, axis_name, devices[0])(*args)
         replicas = jax.pmap(
             fn, axis_name=axis_name, in_axes=tuple(axes), out_axes=out_axes, devices=devices
         )
@@ -143,6 +151,21 @@ def device_map(
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
 
     return mapped
+
+
+@lru_cache(maxsize=16)
+def _on_one_device(fn, in_axes, out_axes, axis_name, device, donate: bool = False):
+    """`fn` compiled for one device, with the axis name bound; faster there than pmap on the CPU."""
+    mesh = Mesh(np.array([device]), (axis_name,))
+    specs = {None: PartitionSpec(), 0: PartitionSpec(axis_name)}
+    mapped = jax.shard_map(
+        fn,
+        mesh=mesh,
+        in_specs=tuple(specs[axis] for axis in in_axes),
+        out_specs=specs[out_axes],
+        check_vma=False,
+    )
+    return fast_jit(mapped, donate_argnums=0 if donate else ())
 
 
 @cache
@@ -169,7 +192,7 @@ def cpu_compiler_options() -> dict[str, bool | str]:
     Returns:
       The options; {} on another backend, or where this version of XLA does not know them.
     """
-    return dict(_probed_cpu_options()) if jax.default_backend() == "cpu" else {}
+    return dict(_probed_cpu_options()) if is_cpu() else {}
 
 
 def fast_jit(fn: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -182,18 +205,20 @@ def data_parallel(
     axis_name: str = AXIS,
     *,
     devices: Sequence[jax.Device] | None = None,
+    donate: bool = True,
 ) -> Callable[[Any, Any], Any]:
     """Compile step(state, batch) -> (state, metrics) for the devices of this process.
 
     The state is given whole to every device and comes back as one copy, so that no replica axis
     exists outside; the batch is split along its leading axis. On one device the function is
     compiled alone, with the same axis name bound. The memory of the state is donated: the state
-    that was passed in cannot be used afterwards.
+    that was passed in cannot be used afterwards, unless `donate` is False, as for evaluation.
 
     Args:
       step_fn: a pure function whose results collectives over `axis_name` made equal everywhere.
       axis_name: the name collectives inside `step_fn` use.
       devices: the devices to use; all local ones by default.
+      donate: give up the memory of the state that is passed in.
 
     Returns:
       A function with the signature of `step_fn`.
@@ -211,18 +236,14 @@ def data_parallel(
             in_axes=(None, 0),
             out_axes=None,
             devices=devices,
-            donate_argnums=0,
+            donate_argnums=0 if donate else (),
         )
 
         def compiled(state, batch):
             return replicas(state, split_leading(batch, len(devices)))
 
     else:
-        specs = (everywhere.spec, PartitionSpec(axis_name))
-        mapped = jax.shard_map(
-            step_fn, mesh=mesh, in_specs=specs, out_specs=everywhere.spec, check_vma=False
-        )
-        compiled = fast_jit(mapped, donate_argnums=0)
+        compiled = _on_one_device(step_fn, (None, 0), None, axis_name, devices[0], donate)
 
     def step(state, batch):
         # Where the results will be: a first state from elsewhere would have a program of its own,
@@ -326,7 +347,7 @@ def host_map(fn: Callable[[T], R], items: Sequence[T], workers: int | None = Non
     Returns:
       The results, in the order of the items.
     """
-    if jax.default_backend() != "cpu":
+    if not is_cpu():
         return [jax.block_until_ready(fn(item)) for item in items]
     workers = workers or min(len(items), cpu_cores())
     if workers < 2:

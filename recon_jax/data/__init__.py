@@ -17,6 +17,7 @@ from recon_jax.data.batches import epoch_batches as epoch_batches
 from recon_jax.data.batches import epoch_order as epoch_order
 from recon_jax.data.batches import fold_steps as fold_steps
 from recon_jax.data.batches import num_steps as num_steps
+from recon_jax.data.batches import run_batches as run_batches
 from recon_jax.data.normalize import NORMALIZATIONS as NORMALIZATIONS
 from recon_jax.data.normalize import Normalization as Normalization
 from recon_jax.data.normalize import fit_normalization as fit_normalization
@@ -42,5 +43,6 @@ __all__ = [
     "open_source",
     "per_image_standardize",
     "prefetch",
+    "run_batches",
     "scenes_source",
 ]

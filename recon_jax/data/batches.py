@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "fold_steps",
     "num_steps",
     "prefetch",
+    "run_batches",
 ]
 
 
@@ -203,6 +204,37 @@ def epoch_batches(
         )
         for step in range(start_step, steps)
     )
+
+
+def run_batches(source: Source, batch_size: int, *, seed: int = 0) -> Callable[[int], Batch]:
+    """The batches of a whole training run: step s -> batch, with s counted over all epochs.
+
+    Epochs have floor(N / B) full batches, each epoch in an order of its own; what remains of an
+    order is left out, as `drop_last` does.
+
+    Args:
+      source: where the images come from.
+      batch_size: B, in [1, N].
+      seed: decides the orders.
+
+    Returns:
+      A function of the step, at least 0.
+
+    Raises:
+      ValueError: the batch size is out of range; raised here, before the first batch.
+    """
+    steps = num_steps(source.num_images, batch_size, drop_last=True)
+    if not steps:
+        raise ValueError(
+            f"batch_size={batch_size} is more than the {source.num_images} images; choose at most "
+            f"{source.num_images}"
+        )
+
+    def batch_of(step: int) -> Batch:
+        epoch, within = divmod(step, steps)
+        return batch_at(source, step=within, batch_size=batch_size, seed=seed, epoch=epoch)
+
+    return batch_of
 
 
 def _pad(images: np.ndarray, labels: np.ndarray, rows: int) -> Batch:

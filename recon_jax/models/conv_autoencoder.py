@@ -11,7 +11,7 @@ from recon_jax.models.autoencoding import Autoencoder
 from recon_jax.models.checks import check_at_least
 from recon_jax.models.intermediates import record
 from recon_jax.models.layers import ConvBlock, linear_widths, torch_uniform
-from recon_jax.models.upsampling import halved, upsampling_conv
+from recon_jax.models.upsampling import UpsamplingConv, halved
 
 
 class DownStack(nn.Module):
@@ -63,7 +63,7 @@ class UpBlock(nn.Module):
     def __call__(self, x: Num[Array, "n h w c"]) -> Float[Array, "n h2 w2 k"]:
         """Maps of the given size."""
         options = {"use_bias": True, "kernel_init": torch_uniform, "dtype": self.dtype}
-        x = upsampling_conv(x, self.features, 3, self.size, **options)
+        x = UpsamplingConv(self.features, 3, self.size, **options, name="conv")(x)
         return record(self, nn.relu(x) if self.use_relu else x)
 
 

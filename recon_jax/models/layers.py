@@ -12,6 +12,8 @@ is U(-b, b) with b = 1 / sqrt(fan_in), PyTorch's default.
 
 from __future__ import annotations
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,7 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
+from recon_jax.models.convolution import conv_general_dilated, shifts
 from recon_jax.models.intermediates import record
 
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -84,9 +87,10 @@ class MaxPool(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
         """Pooled maps."""
-        sides = [(self.padding, self.padding)] * 2
-        pooled = nn.max_pool(x, (self.window,) * 2, (self.stride,) * 2, sides)
-        return record(self, pooled)
+        sides = ((self.padding, self.padding),) * 2
+        # A maximum of shifted maps: XLA's window reduction has a slow gradient on the CPU.
+        shifted = shifts(x, (self.window,) * 2, (self.stride,) * 2, sides, fill=-jnp.inf)
+        return record(self, functools.reduce(jnp.maximum, shifted))
 
 
 class ConvBlock(nn.Module):
@@ -130,6 +134,7 @@ class ConvBlock(nn.Module):
             use_bias=self.use_bias,
             dtype=self.dtype,
             kernel_init=self.kernel_init,
+            conv_general_dilated=conv_general_dilated,
             name="conv",
         )(x)
         if self.use_norm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import flax.linen as nn
@@ -42,21 +43,29 @@ class ResNet9(nn.Module):
 
     Attributes:
       num_classes: width of the logits, >= 1.
+      widths: channels of the five blocks that are not residual; narrower ones make it quick.
       dtype: of the computation; parameters are float32.
       axis_name: devices over which batch statistics are averaged.
 
     Raises:
-      ValueError: if there is no class or, on the call, images are smaller than 16 x 16.
+      ValueError: if there is no class, a width is missing or, on the call, images are smaller than
+        16 x 16.
 
     Source: Balestriero & LeCun 2024 (arXiv 2402.11337), released code.
     """
 
     num_classes: int
+    widths: Sequence[int] = (64, 128, 256, 512, 1028)
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     def __post_init__(self):
         check_at_least("num_classes", self.num_classes, 1)
+        self.widths = tuple(self.widths)
+        if len(self.widths) != 5:
+            raise ValueError(f"widths must be five numbers of channels, got {self.widths}")
+        for width in self.widths:
+            check_at_least("every width", width, 1)
         super().__post_init__()
 
     @nn.compact
@@ -70,16 +79,16 @@ class ResNet9(nn.Module):
             axis_name=self.axis_name,
         )
         x = as_images(images, min_side=16)
-        x = block(64, name="conv1")(x, train=train)
-        x = block(128, name="conv2")(x, train=train)
+        x = block(self.widths[0], name="conv1")(x, train=train)
+        x = block(self.widths[1], name="conv2")(x, train=train)
         x = MaxPool(name="pool1")(x)
         x = Residual(block, name="res1")(x, train=train)
-        x = block(256, name="conv3")(x, train=train)
+        x = block(self.widths[2], name="conv3")(x, train=train)
         x = MaxPool(name="pool2")(x)
-        x = block(512, name="conv4")(x, train=train)
+        x = block(self.widths[3], name="conv4")(x, train=train)
         x = MaxPool(name="pool3")(x)
         x = Residual(block, name="res2")(x, train=train)
-        x = block(1028, name="conv5")(x, train=train)
+        x = block(self.widths[4], name="conv5")(x, train=train)
         x = MaxPool(name="pool4")(x)
         x = Residual(block, name="res3")(x, train=train)
         pooled = record(self, jnp.max(x, axis=(1, 2)), "pooled")

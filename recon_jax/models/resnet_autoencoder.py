@@ -13,10 +13,11 @@ from jaxtyping import Array, Float, Num
 
 from recon_jax.models.autoencoding import Autoencoder
 from recon_jax.models.checks import check_choice
+from recon_jax.models.convolution import conv_general_dilated
 from recon_jax.models.intermediates import record
 from recon_jax.models.layers import batch_norm, flatten, he_normal, torch_uniform
 from recon_jax.models.resnet import BLOCKS, BOTTLENECKS, STEMS, WIDTHS, residual_stages
-from recon_jax.models.upsampling import halved, upsampling_conv
+from recon_jax.models.upsampling import UpsamplingConv, halved
 
 
 class ResidualEncoder(nn.Module):
@@ -80,13 +81,19 @@ class PreactivationConv(nn.Module):
         x = nn.relu(batch_norm(train, self.dtype, self.axis_name, "norm")(x))
         options = {"use_bias": False, "kernel_init": self.kernel_init, "dtype": self.dtype}
         if self.size is not None:
-            x = upsampling_conv(x, self.features, self.kernel_size, self.size, **options)
+            conv = UpsamplingConv(
+                self.features, self.kernel_size, self.size, **options, name="conv"
+            )
         else:
             conv = nn.Conv(
-                self.features, (self.kernel_size,) * 2, padding="SAME", **options, name="conv"
+                self.features,
+                (self.kernel_size,) * 2,
+                padding=self.kernel_size // 2,
+                conv_general_dilated=conv_general_dilated,
+                **options,
+                name="conv",
             )
-            x = conv(x)
-        return record(self, x)
+        return record(self, conv(x))
 
 
 class PreactivationBlock(nn.Module):

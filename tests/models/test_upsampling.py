@@ -2,25 +2,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-import flax.linen as nn  # isort: skip
-
-from recon_jax.models.upsampling import halved, output_padding, upsampling_conv
-
-
-class Up(nn.Module):
-    kernel_size: int
-    size: tuple[int, int]
-
-    @nn.compact
-    def __call__(self, x):
-        return upsampling_conv(x, 2, self.kernel_size, self.size, use_bias=True)
+from recon_jax.models.upsampling import UpsamplingConv, halved, output_padding
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (7, 8), (8, 7), (13, 13)])
 @pytest.mark.parametrize("kernel_size", [1, 3, 7])
 def test_every_size_comes_back_from_its_half(size, kernel_size):
     x = jnp.ones((1, *halved(size), 3))
-    up = Up(kernel_size, size)
+    up = UpsamplingConv(2, kernel_size, size, use_bias=True)
     y, _ = jax.eval_shape(lambda: up.init_with_output(jax.random.key(0), x))
     assert y.shape == (1, *size, 2)
 

@@ -1,0 +1,39 @@
+"""The fields that every trained experiment shares, under `config.train` and `config.data`."""
+
+from ml_collections import ConfigDict
+
+
+def data_fields(source: str = "embedded") -> ConfigDict:
+    """Where the images come from."""
+    data = ConfigDict()
+    data.source = source  # see recon_jax.data.open_source
+    data.image_size = 0  # square side in pixels; 0 keeps the size of the source
+    data.train_limit = 0  # number of training images, balanced over classes; 0 is all
+    data.test_limit = 0  # the same for the test split
+    data.data_dir = ""  # of TFDS; its default if empty
+    return data
+
+
+def train_fields(**changes) -> ConfigDict:
+    """How a network is trained; `changes` replaces defaults."""
+    train = ConfigDict()
+    train.epochs = 50
+    train.batch_size = 512  # over all devices; the last batch of an epoch is dropped if not full
+    train.optimizer = "adamw"
+    train.learning_rate = 1e-3  # the peak of the schedule
+    train.weight_decay = 1e-3  # of parameters with two or more axes
+    train.schedule = "one_cycle"
+    train.warmup_steps = 0  # of cosine and constant
+    train.clip_norm = 0.0  # largest norm of the gradient; 0 does not clip
+    train.ema_decay = 0.0  # of the averaged parameters that are evaluated; 0 for none
+    train.accumulate_steps = 1  # micro-batches a step
+    train.dtype = "float32"  # of the computation; bfloat16 on accelerators
+    train.augment = "none"  # see recon_jax.augment.POLICIES
+    # What follows decides what is seen and kept of a run, not its outcome.
+    train.log_every = 20  # steps
+    train.evaluate_every = 1  # epochs
+    train.checkpoint_every = 1  # epochs
+    train.keep_checkpoints = 2
+    for name, value in changes.items():
+        train[name] = value
+    return train

@@ -1,0 +1,135 @@
+"""What a network is trained for: losses for `make_train_step`, metrics for `make_evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from recon_jax import augment, losses
+from recon_jax.augment.policies import Policy
+from recon_jax.training.keys import example_keys
+from recon_jax.training.state import TrainState
+from recon_jax.training.step import LossFn
+
+MetricsFn = Callable[[TrainState, Any], Mapping[str, tuple]]
+
+
+def variables_of(state: TrainState) -> dict[str, Any]:
+    """What the trained model is applied with: averaged parameters if there are any, statistics."""
+    params = state.params if state.ema_params is None else state.ema_params
+    return {"params": params, "batch_stats": state.batch_stats}
+
+
+def unit_pixels(images: jax.Array) -> jax.Array:
+    """8-bit pixels over 255; other images as they are."""
+    images = jnp.asarray(images)
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+
+def _seen(batch, key, policy: Policy, axis_name: str | None) -> jax.Array:
+    images = unit_pixels(batch.images)
+    return policy(example_keys(key, len(images), axis_name), images)
+
+
+def _apply(model: nn.Module, params, batch_stats, images):
+    """Output and new statistics, in training mode."""
+    variables = {"params": params, "batch_stats": batch_stats}
+    output, new = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    return output, new.get("batch_stats", {})
+
+
+def _classified(logits, batch, label_loss: str) -> dict[str, tuple]:
+    values = losses.LABEL_LOSSES[label_loss](logits, jnp.asarray(batch.labels))
+    return {
+        label_loss: losses.total_of(values, batch.mask),
+        "accuracy": losses.total_of(losses.is_correct(logits, batch.labels), batch.mask),
+    }
+
+
+def classification_loss(
+    model: nn.Module,
+    *,
+    policy: Policy | None = None,
+    label_loss: str = "cross_entropy",
+    axis_name: str | None = None,
+) -> LossFn:
+    """Loss of a classifier: mean of `label_loss` over the images that count.
+
+    Args:
+      model: images -> logits, with `train`; its own `axis_name` decides on batch norm.
+      policy: augmentation, see `augment`; none if None.
+      label_loss: a key of `losses.LABEL_LOSSES`.
+      axis_name: name of the device axis, so that every image draws its own augmentation.
+
+    Returns:
+      A loss for `make_train_step`, on batches with images, labels and mask. 8-bit images are
+      divided by 255. Metrics: the loss by its name, accuracy.
+
+    Raises:
+      ValueError: for an unknown loss.
+    """
+    _check_label_loss(label_loss)
+    policy = policy or augment.no_augmentation()
+
+    def loss_fn(params, batch_stats, batch, key):
+        logits, stats = _apply(model, params, batch_stats, _seen(batch, key, policy, axis_name))
+        metrics = _classified(logits, batch, label_loss)
+        return losses.mean_of(metrics[label_loss]), (stats, metrics)
+
+    return loss_fn
+
+
+def classification_metrics(model: nn.Module, *, label_loss: str = "cross_entropy") -> MetricsFn:
+    """Metrics of a classifier in evaluation mode: the loss by its name, accuracy."""
+    _check_label_loss(label_loss)
+
+    def metrics(state: TrainState, batch):
+        logits = model.apply(variables_of(state), unit_pixels(batch.images), train=False)
+        return _classified(logits, batch, label_loss)
+
+    return metrics
+
+
+def _check_label_loss(name: str) -> None:
+    if name not in losses.LABEL_LOSSES:
+        raise ValueError(f"unknown loss {name!r}; choose one of {', '.join(losses.LABEL_LOSSES)}")
+
+
+def autoencoder_loss(
+    model: nn.Module, *, policy: Policy | None = None, axis_name: str | None = None
+) -> LossFn:
+    """Loss of an autoencoder: mean squared error over pixels and the images that count.
+
+    Args:
+      model: images -> `models.Autoencoding`, with `train`.
+      policy: augmentation of input and target alike; none if None.
+      axis_name: name of the device axis.
+
+    Returns:
+      A loss for `make_train_step`. 8-bit images are divided by 255. Metric: squared_error.
+    """
+    policy = policy or augment.no_augmentation()
+
+    def loss_fn(params, batch_stats, batch, key):
+        images = _seen(batch, key, policy, axis_name)
+        output, stats = _apply(model, params, batch_stats, images)
+        error = losses.total_of(losses.squared_error(output.reconstruction, images), batch.mask)
+        return losses.mean_of(error), (stats, {"squared_error": error})
+
+    return loss_fn
+
+
+def autoencoder_metrics(model: nn.Module) -> MetricsFn:
+    """Metrics of an autoencoder in evaluation mode: squared_error."""
+
+    def metrics(state: TrainState, batch):
+        images = unit_pixels(batch.images)
+        output = model.apply(variables_of(state), images, train=False)
+        values = losses.squared_error(output.reconstruction, images)
+        return {"squared_error": losses.total_of(values, batch.mask)}
+
+    return metrics
