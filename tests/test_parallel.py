@@ -63,6 +63,37 @@ def test_device_map_counts_arguments():
         parallel.device_map(lambda x, y: x, in_axes=(0, None))(jnp.ones(2))
 
 
+def test_device_map_binds_its_axis_on_one_device():
+    def share(scale, rows):
+        return scale * rows / jax.lax.psum(rows.sum(), parallel.AXIS)
+
+    rows = jnp.arange(4.0).reshape(4, 1)
+    found = parallel.device_map(share, (None, 0))(2.0, rows)
+    np.testing.assert_allclose(found, 2 * rows / 6)
+    total = parallel.device_map(lambda x: jax.lax.psum(x.sum(0), parallel.AXIS), 0, None)(rows)
+    np.testing.assert_array_equal(total, [6])
+
+
+def test_the_state_outlives_a_call_that_does_not_donate():
+    def step(state, batch):
+        return state + batch.sum()
+
+    state = jnp.zeros(2)
+    for donate in (False, True):
+        mapped = parallel.data_parallel(step, donate=donate)
+        placed = mapped(state, jnp.ones((2, 1)))
+        mapped(placed, jnp.ones((2, 1)))
+        assert placed.is_deleted() == donate
+
+
+def test_the_cpu_is_recognised(monkeypatch):
+    assert parallel.is_cpu()
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert not parallel.is_cpu()
+    assert not parallel.is_single_cpu()
+    assert parallel.device_count() == jax.local_device_count()
+
+
 def test_device_fold_on_one_device():
     out = parallel.device_fold(
         lambda state, rows: state + rows.sum(0),

@@ -23,6 +23,7 @@ from recon_jax.data.normalize import Normalization as Normalization
 from recon_jax.data.normalize import fit_normalization as fit_normalization
 from recon_jax.data.normalize import normalize as normalize
 from recon_jax.data.normalize import per_image_standardize as per_image_standardize
+from recon_jax.data.normalized import normalized_source as normalized_source
 from recon_jax.data.prefetching import prefetch as prefetch
 from recon_jax.data.scenes import scenes_source as scenes_source
 from recon_jax.data.sources import open_source as open_source
@@ -39,6 +40,7 @@ __all__ = [
     "fold_steps",
     "from_arrays",
     "normalize",
+    "normalized_source",
     "num_steps",
     "open_source",
     "per_image_standardize",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, ArrayLike, Float, Shaped
 
 
 def total_of(
-    values: Shaped[Array, " n"], mask: Shaped[Array, " n"] | None = None
+    values: Shaped[Array, " n"], mask: Shaped[ArrayLike, " n"] | None = None
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Sum of the values that count, and how many they are: what metrics are made of.
 

@@ -70,7 +70,7 @@ def explained_variance(spectrum: Spectrum) -> Float[Array, " d"]:
 
 def split_by_variance(
     spectrum: Spectrum, threshold: float
-) -> tuple[Float[Array, "d k"], Float[Array, "d l"]]:
+) -> tuple[Float[Array | np.ndarray, "d k"], Float[Array | np.ndarray, "d l"]]:
     """Split the pixel space into the top and the bottom of the spectrum.
 
     top = the leading components whose cumulative variance, themselves included, stays below
@@ -91,7 +91,9 @@ def split_by_variance(
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
-    rank = int(jnp.sum(explained_variance(spectrum) < threshold))
+    # In float64, whatever the spectrum has: thresholds may be cumulative variances themselves.
+    values = np.asarray(spectrum.values, np.float64)
+    rank = int(np.sum(np.cumsum(values) / values.sum() < threshold))
     return spectrum.vectors[:, :rank], spectrum.vectors[:, rank:]
 
 

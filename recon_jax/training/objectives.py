@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import ArrayLike
 
 from recon_jax import augment, losses
 from recon_jax.augment.policies import Policy
@@ -24,7 +25,7 @@ def variables_of(state: TrainState) -> dict[str, Any]:
     return {"params": params, "batch_stats": state.batch_stats}
 
 
-def unit_pixels(images: jax.Array) -> jax.Array:
+def unit_pixels(images: ArrayLike) -> jax.Array:
     """8-bit pixels over 255; other images as they are."""
     images = jnp.asarray(images)
     return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
@@ -43,7 +44,7 @@ def _apply(model: nn.Module, params, batch_stats, images):
 
 
 def _classified(logits, batch, label_loss: str) -> dict[str, tuple]:
-    values = losses.LABEL_LOSSES[label_loss](logits, jnp.asarray(batch.labels))
+    values = losses.LABEL_LOSSES[label_loss](logits, batch.labels)
     return {
         label_loss: losses.total_of(values, batch.mask),
         "accuracy": losses.total_of(losses.is_correct(logits, batch.labels), batch.mask),

@@ -12,6 +12,7 @@ from recon_jax.data import (
     fold_steps,
     from_arrays,
     num_steps,
+    run_batches,
 )
 
 
@@ -182,3 +183,16 @@ def test_folds_cover_every_image_once_and_are_of_one_size(n, folds, batch_size):
     assert sum(images) == n
     assert min(images) > 0
     assert max(images) - min(images) <= size
+
+
+def test_run_batches_are_full_and_follow_the_epochs():
+    source = numbered(10)
+    batch_of = run_batches(source, 4, seed=3)
+    for step in range(6):
+        epoch, within = divmod(step, 2)
+        expected = batch_at(source, step=within, batch_size=4, seed=3, epoch=epoch)
+        for found, wanted in zip(batch_of(step), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+        assert batch_of(step).mask.all()
+    with pytest.raises(ValueError, match="batch_size=11 is more than the 10 images"):
+        run_batches(source, 11)

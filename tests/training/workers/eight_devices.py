@@ -17,7 +17,7 @@ import numpy as np  # noqa: E402
 import optax  # noqa: E402
 import pytest  # noqa: E402
 
-from recon_jax import parallel  # noqa: E402
+from recon_jax import augment, data, models, parallel, training  # noqa: E402
 from recon_jax.training import compute_metrics, device_key, make_train_step  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
@@ -110,6 +110,59 @@ def check_the_state_is_donated_and_compiled_once():
         assert len(compiled) == before + 1
         assert previous.is_deleted()
         np.testing.assert_array_equal(state, [64, 64, 64])
+
+
+def classifier(axis):
+    """A real model with augmentation, batch norm over the devices, and evaluation."""
+    model = models.make_model("mlp", num_classes=3, axis_name=axis)
+    policy = augment.crop_flip((8, 8, 1))
+    loss = training.classification_loss(model, policy=policy, axis_name=axis)
+    return model, loss, training.classification_metrics(model)
+
+
+def classified(devices):
+    axis = parallel.AXIS
+    model, loss, metrics = classifier(axis)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (32, 8, 8, 1), np.uint8)
+    batch = data.Batch(images, rng.integers(0, 3, 32).astype(np.int32), np.arange(32) < 30)
+    variables = model.init(jax.random.key(1), np.zeros((1, 8, 8, 1), np.float32))
+    optimizer = optax.sgd(0.1)
+    state = training.init_state(
+        variables["params"],
+        optimizer,
+        key=jax.random.key(0),
+        batch_stats=variables["batch_stats"],
+    )
+    chosen = jax.local_devices()[:devices]
+    step = make_train_step(loss, optimizer, axis_name=axis)
+    step = parallel.data_parallel(step, devices=chosen)
+    for _ in range(2):
+        state, sums = step(state, batch)
+    return state, compute_metrics(sums), metrics, batch
+
+
+def check_augmented_training_with_batch_norm_equals_that_of_one_device():
+    (state, means, *_), (expected, wanted, *_) = classified(8), classified(1)
+    assert_close(state.params, expected.params)
+    assert_close(state.batch_stats, expected.batch_stats)
+    assert means == pytest.approx(wanted, rel=1e-4)
+
+
+def check_evaluation_and_extraction_over_8_devices():
+    state, _, metrics, batch = classified(8)
+    found = training.make_evaluate(metrics)(state, [batch, batch])
+    model, *_ = classifier(None)
+    rows = batch.images[:30] / np.float32(255)
+    logits = model.apply(training.variables_of(state), rows)
+    assert found["accuracy"] == pytest.approx(float((logits.argmax(1) == batch.labels[:30]).mean()))
+
+    def fn(variables, images):
+        return model.apply(variables, jnp.asarray(images, jnp.float32) / 255)
+
+    outputs, labels = training.extract(fn, training.variables_of(state), [batch])
+    np.testing.assert_allclose(outputs, logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(labels, batch.labels[:30])
 
 
 def check_the_allocator_keeps_large_arrays():

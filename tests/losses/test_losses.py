@@ -1,0 +1,65 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from recon_jax import losses
+
+
+def draw(rows=6, classes=4, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((rows, classes)), rng.integers(0, classes, rows)
+
+
+def test_cross_entropy_is_the_negative_log_likelihood():
+    logits, labels = draw()
+    expected = -scipy.special.log_softmax(logits, axis=1)[np.arange(6), labels]
+    found = losses.cross_entropy(jnp.asarray(logits), jnp.asarray(labels))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_one_hot_error_is_the_squared_distance_to_one_hot():
+    logits, labels = draw()
+    expected = np.mean((logits - np.eye(4)[labels]) ** 2, axis=1)
+    found = losses.one_hot_error(jnp.asarray(logits), jnp.asarray(labels))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_the_first_of_equal_logits_counts():
+    logits = jnp.asarray([[1.0, 1.0], [1.0, 1.0], [0.0, 2.0]])
+    found = losses.is_correct(logits, jnp.asarray([0, 1, 1]))
+    np.testing.assert_array_equal(found, [True, False, True])
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5, 2), (3, 7)])
+def test_squared_error_is_the_mean_over_pixels(shape):
+    a, b = np.random.default_rng(0).standard_normal((2, *shape))
+    expected = ((a - b) ** 2).reshape(3, -1).mean(1)
+    np.testing.assert_allclose(losses.squared_error(jnp.asarray(a), jnp.asarray(b)), expected)
+
+
+def test_padding_does_not_count_even_if_it_is_nan():
+    values = jnp.asarray([1.0, 2.0, jnp.nan])
+    total, weight = losses.total_of(values, jnp.asarray([True, True, False]))
+    assert (total, weight) == (3, 2)
+    assert losses.mean_of((total, weight)) == 1.5
+    assert losses.total_of(values[:2]) == (3, 2)
+    total, weight = losses.total_of(jnp.asarray([True, False, True]))
+    assert (total, weight) == (2, 3)
+
+
+def test_sums_are_at_least_float32():
+    total, weight = losses.total_of(jnp.ones(3000, jnp.bfloat16), jnp.ones(3000, bool))
+    assert total.dtype == weight.dtype == jnp.float32
+    assert total == 3000
+
+
+def test_nothing_but_padding_has_mean_and_gradient_zero():
+    mask = jnp.zeros(2, bool)
+
+    def loss(x):
+        return losses.mean_of(losses.total_of(x**2, mask))
+
+    assert loss(jnp.ones(2)) == 0
+    np.testing.assert_array_equal(jax.grad(loss)(jnp.ones(2)), 0)
