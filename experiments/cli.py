@@ -35,14 +35,29 @@ def _known_fields(config: ConfigDict, prefix: str = "") -> list[str]:
     return fields
 
 
-def _refuse_unknown_fields(argv: list[str], get_config: Callable[[str], ConfigDict]) -> None:
-    """ml_collections' own message for an unknown field does not say which ones there are."""
-    known = _known_fields(get_config(""))
+def _chosen_variant(argv: list[str], name: str) -> str | None:
+    """Variant of this experiment's config that was asked for; None for a file of the user's own."""
     for argument in argv:
-        name = argument.lstrip("-").split("=")[0]
-        if name.startswith("config.") and name.removeprefix("config.") not in known:
+        flag, _, value = argument.lstrip("-").partition("=")
+        if flag == "config":
+            path, _, variant = value.partition(":")
+            return variant if Path(path).name == f"{name}.py" else None
+    return ""
+
+
+def _refuse_unknown_fields(
+    argv: list[str], name: str, get_config: Callable[[str], ConfigDict]
+) -> None:
+    """ml_collections' own message for an unknown field does not say which ones there are."""
+    variant = _chosen_variant(argv, name)
+    if variant is None:
+        return
+    known = _known_fields(get_config(variant))
+    for argument in argv:
+        field = argument.lstrip("-").split("=")[0]
+        if field.startswith("config.") and field.removeprefix("config.") not in known:
             raise ValueError(
-                f"unknown config field {name.removeprefix('config.')!r}; choose one of "
+                f"unknown config field {field.removeprefix('config.')!r}; choose one of "
                 f"{', '.join(known)}"
             )
 
@@ -78,7 +93,7 @@ def main(
     """
     try:
         # Before the flag is defined: ml_collections looks the overrides up at once.
-        _refuse_unknown_fields(sys.argv[1:], get_config)
+        _refuse_unknown_fields(sys.argv[1:], name, get_config)
         config_flag = config_flags.DEFINE_config_file(
             "config", str(ROOT / "configs" / f"{name}.py"), "Config file, with :VARIANT."
         )

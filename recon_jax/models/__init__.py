@@ -6,6 +6,8 @@ from recon_jax.models.autoencoding import Autoencoding as Autoencoding
 from recon_jax.models.catalog import MODELS as MODELS
 from recon_jax.models.catalog import make_model as make_model
 from recon_jax.models.conv_autoencoder import ConvAutoencoder as ConvAutoencoder
+from recon_jax.models.guided import Guided as Guided
+from recon_jax.models.guided import GuidedAutoencoder as GuidedAutoencoder
 from recon_jax.models.intermediates import apply_with_intermediates as apply_with_intermediates
 from recon_jax.models.lenet import LeNet as LeNet
 from recon_jax.models.mlp import MLP as MLP

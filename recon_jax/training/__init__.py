@@ -18,6 +18,8 @@ from recon_jax.training.checkpoints import save_checkpoint as save_checkpoint
 from recon_jax.training.checkpoints import saved_steps as saved_steps
 from recon_jax.training.evaluation import extract as extract
 from recon_jax.training.evaluation import make_evaluate as make_evaluate
+from recon_jax.training.guided_objectives import guided_loss as guided_loss
+from recon_jax.training.guided_objectives import guided_metrics as guided_metrics
 from recon_jax.training.keys import device_key as device_key
 from recon_jax.training.keys import example_keys as example_keys
 from recon_jax.training.keys import step_key as step_key
@@ -29,6 +31,7 @@ from recon_jax.training.objectives import autoencoder_loss as autoencoder_loss
 from recon_jax.training.objectives import autoencoder_metrics as autoencoder_metrics
 from recon_jax.training.objectives import classification_loss as classification_loss
 from recon_jax.training.objectives import classification_metrics as classification_metrics
+from recon_jax.training.objectives import unit_pixels as unit_pixels
 from recon_jax.training.objectives import variables_of as variables_of
 from recon_jax.training.optimizers import OPTIMIZERS as OPTIMIZERS
 from recon_jax.training.optimizers import decay_mask as decay_mask

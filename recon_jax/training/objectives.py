@@ -20,24 +20,35 @@ MetricsFn = Callable[[TrainState, Any], Mapping[str, tuple]]
 
 
 def variables_of(state: TrainState) -> dict[str, Any]:
-    """What the trained model is applied with: averaged parameters if there are any, statistics."""
+    """What the trained model is applied with: averaged parameters if there are any, statistics.
+
+    Args:
+      state: of a run.
+    """
     params = state.params if state.ema_params is None else state.ema_params
     return {"params": params, "batch_stats": state.batch_stats}
 
 
 def unit_pixels(images: ArrayLike) -> jax.Array:
-    """8-bit pixels over 255; other images as they are."""
+    """8-bit pixels over 255; other images as they are.
+
+    Args:
+      images: of any shape.
+    """
     images = jnp.asarray(images)
     return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
 
 
-def _seen(batch, key, policy: Policy, axis_name: str | None) -> jax.Array:
+def augmented_images(
+    batch: Any, key: jax.Array, policy: Policy, axis_name: str | None
+) -> jax.Array:
+    """What the network sees in a step: pixels in [0, 1], each image augmented by its own key."""
     images = unit_pixels(batch.images)
     return policy(example_keys(key, len(images), axis_name), images)
 
 
-def _apply(model: nn.Module, params, batch_stats, images):
-    """Output and new statistics, in training mode."""
+def apply_in_training(model: nn.Module, params: Any, batch_stats: Any, images: jax.Array):
+    """Output and new batch statistics of a model in training mode."""
     variables = {"params": params, "batch_stats": batch_stats}
     output, new = model.apply(variables, images, train=True, mutable=["batch_stats"])
     return output, new.get("batch_stats", {})
@@ -77,7 +88,9 @@ def classification_loss(
     policy = policy or augment.no_augmentation()
 
     def loss_fn(params, batch_stats, batch, key):
-        logits, stats = _apply(model, params, batch_stats, _seen(batch, key, policy, axis_name))
+        logits, stats = apply_in_training(
+            model, params, batch_stats, augmented_images(batch, key, policy, axis_name)
+        )
         metrics = _classified(logits, batch, label_loss)
         return losses.mean_of(metrics[label_loss]), (stats, metrics)
 
@@ -116,8 +129,8 @@ def autoencoder_loss(
     policy = policy or augment.no_augmentation()
 
     def loss_fn(params, batch_stats, batch, key):
-        images = _seen(batch, key, policy, axis_name)
-        output, stats = _apply(model, params, batch_stats, images)
+        images = augmented_images(batch, key, policy, axis_name)
+        output, stats = apply_in_training(model, params, batch_stats, images)
         error = losses.total_of(losses.squared_error(output.reconstruction, images), batch.mask)
         return losses.mean_of(error), (stats, {"squared_error": error})
 
