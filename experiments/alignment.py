@@ -295,11 +295,7 @@ def draw(
             "Relative change of alignment by masks of each ratio and patch size, in per cent.",
         ),
     }
-    folder = context.workdir / "figures"
-    return {
-        name: (report.save_figure(folder, name, figure), caption)
-        for name, (figure, caption) in made.items()
-    }
+    return report.save_figures(context.workdir / "figures", made)
 
 
 def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:

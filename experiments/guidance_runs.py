@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,6 @@ from ml_collections import ConfigDict
 import recon_jax
 from experiments import trained
 from recon_jax import data, models, parallel, probes, report, training
-from recon_jax.files import write_bytes
 from recon_jax.report import guidance as words
 
 
@@ -143,18 +141,14 @@ def train_all(context: Context, seeds: Sequence[int]) -> list[Run]:
             compute = functools.partial(train_one, context, made, name, key, seed)
             whole_key = [key, decisive, config.probe.to_dict(), seed]
             runs.append(Run(size, g, seed, context.cached(name, whole_key, compute)))
-            write_metrics(context.workdir / "metrics.jsonl", runs)
+            report.write_jsonl(context.workdir / "metrics.jsonl", map(metrics_of, runs))
     return runs
 
 
-def write_metrics(path: Path, runs: Sequence[Run]) -> None:
-    """One line a finished run, without times; whole, so that resuming repeats no line."""
-    lines = []
-    for run in runs:
-        numbers = {name: value.item() for name, value in run.found.items() if name != "seconds"}
-        record = {"latent_size": run.latent_size, "guidance": run.guidance, "seed": run.seed}
-        lines.append(json.dumps(record | numbers) + "\n")
-    write_bytes(path, "".join(lines).encode())
+def metrics_of(run: Run) -> dict[str, Any]:
+    """What the metrics file says of a finished run: no times, so that resuming changes nothing."""
+    numbers = {name: value.item() for name, value in run.found.items() if name != "seconds"}
+    return {"latent_size": run.latent_size, "guidance": run.guidance, "seed": run.seed, **numbers}
 
 
 def join(context: Context, runs: Sequence[Run], variance: float) -> list[words.Outcome]:

@@ -14,7 +14,6 @@ and a folder of its own for every run in runs/. The same command resumes.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from ml_collections import ConfigDict
 from configs import learning_order as recipe
 from experiments import cli, learning_runs, trained
 from recon_jax import report
-from recon_jax.files import write_bytes
 from recon_jax.report import learning_figures as plots
 from recon_jax.report import learning_order as words
 
@@ -166,10 +164,7 @@ def draw(
             "deviation over seeds.",
         ),
     }
-    return {
-        name: (report.save_figure(folder, name, figure), caption)
-        for name, (figure, caption) in made.items()
-    }
+    return report.save_figures(folder, made)
 
 
 def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
@@ -182,8 +177,8 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     runs = []
     for item in learning_runs.run_all(context, seeds):
         runs.append(item)
-        lines = [json.dumps(words.learning_record(item, setting)) + "\n" for item in runs]
-        write_bytes(workdir / "metrics.jsonl", "".join(lines).encode())
+        records = (words.learning_record(item, setting) for item in runs)
+        report.write_jsonl(workdir / "metrics.jsonl", records)
 
     facts = report.provenance()
     seconds = sum(item.seconds for item in runs)

@@ -48,6 +48,16 @@ def save_figure(folder: Path, name: str, figure: Figure) -> Path:
     return path
 
 
+def save_figures(
+    folder: Path, figures: Mapping[str, tuple[Figure, str]]
+) -> dict[str, tuple[Path, str]]:
+    """Write figures that have captions: name -> (path of the PNG, caption), as `Section` takes."""
+    return {
+        name: (save_figure(folder, name, figure), caption)
+        for name, (figure, caption) in figures.items()
+    }
+
+
 def line_style(index: int) -> dict[str, str]:
     """Colour and dash of the index-th line; no two of the first 28 are alike."""
     return {

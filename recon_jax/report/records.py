@@ -14,7 +14,7 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,12 @@ def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
     """Append one record to a metrics file, one JSON object a line."""
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(dict(record)) + "\n")
+
+
+def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write a metrics file whole, so that a resumed run repeats no record."""
+    lines = [json.dumps(_plain(record), allow_nan=False) + "\n" for record in records]
+    write_bytes(path, "".join(lines).encode())
 
 
 def digest(content: Any) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from configs import subspace_classification as recipe
 from experiments import subspace_classification as experiment
-from experiments import trained
+from experiments import subspace_runs, trained
 from recon_jax import data, spectral
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def test_every_output_is_there(finished):
 
 def test_networks_see_both_splits_projected_and_standardised():
     config = small()
-    splits = experiment.open_data(config)
+    splits = subspace_runs.open_data(config)
     train, _ = trained.open_splits(config)
     raw = train.read(np.arange(train.num_images))[0] / 255.0
     scaled = raw / (1e-6 + raw.std((1, 2, 3), keepdims=True))
@@ -54,7 +54,7 @@ def test_networks_see_both_splits_projected_and_standardised():
     np.testing.assert_allclose(images, scaled - mean, atol=1e-5)
     spectrum = spectral.eigendecompose(spectral.stream_moments([(images, np.zeros(300, int))], 1))
     cell = spectral.subspaces_of([], [0.8])[0]
-    seen_train, seen_test = experiment.project_splits(splits, cell, spectrum)
+    seen_train, seen_test = subspace_runs.project_splits(splits, cell, spectrum)
 
     rows = (scaled - mean).reshape(300, -1)
     vectors = np.linalg.svd(rows - rows.mean(0), full_matrices=True)[2]
