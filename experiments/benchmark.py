@@ -1,9 +1,10 @@
-"""Speed of the closed forms against what a user would pick instead, as ratios.
+"""Speed against what a user would pick instead, as ratios: closed forms, probes, training.
 
     python -m experiments.benchmark [--jobs=moments,eigh,...] [--workdir=DIR] [--smoke]
 
 Every job and its peer run interleaved in one process on the same work, after a warm-up timed
-apart (compilation), and block until ready; the table has medians of wall time and their ratio.
+apart (compilation), and block until ready; the table has medians of wall time and their ratio. What
+resuming takes is measured in processes of their own.
 Needs `pip install 'recon-jax[benchmark]'` for PyTorch and scikit-learn. The images are random 8-bit
 ones with the spectrum of natural images (power 1 / f^2), CIFAR-10 sized, so that no download is
 needed and timings do not depend on the content.
@@ -12,12 +13,9 @@ needed and timings do not depend on the content.
 from __future__ import annotations
 
 import functools
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,28 +24,14 @@ import scipy.linalg
 from absl import app, flags, logging
 from rich.console import Console
 
-from recon_jax import data, report, spectral
+from experiments import benchmark_probes, benchmark_training
+from experiments.benchmark_job import Job, measure
+from recon_jax import data, parallel, report, spectral
 
 _JOBS = flags.DEFINE_list("jobs", [], "Jobs to run; all if empty.")
 _WORKDIR = flags.DEFINE_string("workdir", "results/benchmark", "Where the table goes.")
 _SMOKE = flags.DEFINE_bool("smoke", False, "Tiny sizes: shows that it runs, not how fast.")
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Interleaved repetitions.", lower_bound=1)
-
-
-class Job(NamedTuple):
-    """A task done our way and the peer's way.
-
-    Attributes:
-      task: what is done.
-      ours: does it.
-      peers: name -> does the same.
-      target: largest ratio of our time to the peer's that is promised.
-    """
-
-    task: str
-    ours: Callable[[], Any]
-    peers: dict[str, Callable[[], Any]]
-    target: float
 
 
 def images(count: int, size: int, channels: int = 3) -> np.ndarray:
@@ -210,7 +194,7 @@ def sweep_job(
     )
 
 
-JOBS = {
+CLOSED_FORMS = {
     "moments-1024": functools.partial(moments_job, batch=1024),
     "moments-4096": functools.partial(moments_job, batch=4096),
     "eigh": eigh_job,
@@ -223,37 +207,7 @@ JOBS = {
         sweep_job, size=32, channels=3, max_rank=256, solver="float64", target=0.2
     ),
 }
-
-
-def timed(call: Callable[[], Any]) -> float:
-    """Seconds until the result is ready."""
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start
-
-
-def measure(name: str, job: Job, rounds: int) -> list[list[Any]]:
-    """One row a peer: times interleaved, medians, ratio."""
-    print(f"{name}: {job.task}", file=sys.stderr, flush=True)
-    first = timed(job.ours)  # compiles; the peers have nothing to compile
-    ours, theirs = [], {peer: [] for peer in job.peers}
-    for _ in range(rounds):
-        ours.append(timed(job.ours))
-        for peer, call in job.peers.items():
-            theirs[peer].append(timed(call))
-    seconds = statistics.median(ours)
-    return [
-        [
-            job.task,
-            peer,
-            seconds,
-            statistics.median(times),
-            seconds / statistics.median(times),
-            f"<= {job.target:g}",
-            max(first - seconds, 0.0),
-        ]
-        for peer, times in theirs.items()
-    ]
+JOBS = {**CLOSED_FORMS, **benchmark_probes.JOBS, **benchmark_training.JOBS}
 
 
 def main(argv: list[str]) -> None:
@@ -264,12 +218,14 @@ def main(argv: list[str]) -> None:
     unknown = sorted(set(names) - set(JOBS))
     if unknown:
         sys.exit(f"unknown jobs {', '.join(unknown)}; choose from {', '.join(JOBS)}")
-    # The sweeps prepare in float64; the other jobs say float32 themselves.
-    jax.config.update("jax_enable_x64", True)
+    parallel.tune_allocator()
     workdir = report.prepare_workdir(_WORKDIR.value)
     facts = report.provenance()
     rows = []
     for name in names:
+        # The sweeps prepare in float64, and the other closed forms say float32 themselves; nothing
+        # that is trained may become float64 unnoticed.
+        jax.config.update("jax_enable_x64", name in CLOSED_FORMS)
         rows += measure(name, JOBS[name](_SMOKE.value), _ROUNDS.value)
         write(rows, facts, workdir)
 
@@ -279,7 +235,8 @@ def write(rows: list[list[Any]], facts: dict[str, Any], workdir: Path) -> None:
     columns = ("job", "peer", "ours (s)", "peer (s)", "ratio", "goal", "compile (s)")
     note = (
         f"Medians of {_ROUNDS.value} interleaved rounds; {facts['device']}, {facts['cpu_cores']} "
-        f"cores; versions {facts['versions']}."
+        f"cores; memory kept between calls, for the peers too (parallel.tune_allocator); versions "
+        f"{facts['versions']}."
     )
     table = report.Table("benchmark", "Time against the peer", columns, rows, note, 3)
     report.write_table(workdir / "tables", table)

@@ -48,9 +48,17 @@ def shifts(
 
 
 def _as_product(x: Array, kernel: Array, strides, padding) -> Array:
-    seen = jnp.concatenate(shifts(x, kernel.shape[:2], strides, padding), axis=-1)
-    product = seen.reshape(-1, seen.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
-    return product.reshape(*seen.shape[:-1], kernel.shape[-1])
+    height, width, channels, features = kernel.shape
+    seen = jnp.concatenate(shifts(x, (height, width), strides, padding), axis=-1)
+    # Where a sum runs over two axes, places and channels, and not over one that joins them, XLA
+    # computes the gradient of the kernel with its features as rows. With many pixels that product
+    # takes 0.7 of the time of its transpose; with fewer than there are features, 1.1 times.
+    many = seen.size > seen.shape[-1] * features
+    inner = (height * width, channels) if many else (height * width * channels,)
+    product = jnp.tensordot(
+        seen.reshape(-1, *inner), kernel.reshape(*inner, features), axes=len(inner)
+    )
+    return product.reshape(*seen.shape[:-1], features)
 
 
 def _pays(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], strides) -> bool:
@@ -86,13 +94,13 @@ def conv_general_dilated(
     return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
 
 
-def _spread(product: Array, strides, padding) -> Array:
-    """Overlap-add of what each pixel sends to every place of the kernel around it.
+def _spread(sent: list[Array], window, strides, padding) -> Array:
+    """Overlap-add of the maps that each pixel sends to the places of the kernel around it.
 
     Pixel i sends through place k to output s i + before - k. The outputs s q + r of one remainder r
     are gathered at a time: padding with gaps would look at every place for every output.
     """
-    size, window = product.shape[1:3], product.shape[3:5]
+    batch, *size, features = sent[0].shape
     sides = [
         stride * (length - 1) + sum(border) - places + 2
         for length, places, stride, border in zip(size, window, strides, padding, strict=True)
@@ -105,24 +113,22 @@ def _spread(product: Array, strides, padding) -> Array:
         return None if rest else (shift, counts[axis] - size[axis] - shift, 0)
 
     def outputs(row, column):
-        sent = jnp.zeros((len(product), *counts, product.shape[-1]), product.dtype)
-        zero = jnp.zeros((), product.dtype)
+        total = jnp.zeros((batch, *counts, features), sent[0].dtype)
+        zero = jnp.zeros((), sent[0].dtype)
         for i in range(window[0]):
             for j in range(window[1]):
                 vertical, horizontal = borders(0, i, row), borders(1, j, column)
                 if vertical and horizontal:
                     around = ((0, 0, 0), vertical, horizontal, (0, 0, 0))
-                    sent += jax.lax.pad(product[:, :, :, i, j], zero, around)
-        return sent
+                    total += jax.lax.pad(sent[i * window[1] + j], zero, around)
+        return total
 
     rows = [
         jnp.stack([outputs(row, column) for column in range(strides[1])], axis=3)
         for row in range(strides[0])
     ]
     whole = jnp.stack(rows, axis=2)
-    whole = whole.reshape(
-        len(product), counts[0] * strides[0], counts[1] * strides[1], product.shape[-1]
-    )
+    whole = whole.reshape(batch, counts[0] * strides[0], counts[1] * strides[1], features)
     return whole[:, : sides[0], : sides[1]]
 
 
@@ -144,8 +150,9 @@ def conv_transpose(
     """
     if not parallel.is_cpu():
         return jax.lax.conv_transpose(x, kernel, strides, padding)
-    height, width, channels, features = kernel.shape
+    height, width, channels, _ = kernel.shape
     columns = kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
     product = x.reshape(-1, channels) @ columns
-    product = product.reshape(*x.shape[:3], height, width, features)
-    return _spread(product, strides, padding)
+    # Split, not indexed: the gradient is then one concatenation, not a sum over padded places.
+    sent = jnp.split(product.reshape(*x.shape[:3], -1), height * width, axis=-1)
+    return _spread(sent, (height, width), strides, padding)

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,6 +97,29 @@ def test_transposed_products_are_the_transposed_convolution(size, kernel_size, s
 
     assert products_of(ours, x, kernel)
     agree(ours, lambda x, k: jax.lax.conv_transpose(x, k, strides, padding), x, kernel)
+
+
+def test_the_kernel_gradient_has_features_as_rows():
+    x, kernel = draw(2, 8, 8, 4), draw(3, 3, 4, 5)
+
+    def loss(kernel):
+        padding = [(1, 1)] * 2
+        y = conv_general_dilated(x, kernel, (2, 2), padding, dimension_numbers=LAYOUT)
+        return jnp.sum(y**2)
+
+    compiled = jax.jit(jax.grad(loss)).lower(kernel).compile().as_text()
+    shapes = re.findall(r"= \w+\[([\d,]+)\]\S* dot\(", compiled)
+    assert "5,36" in shapes  # its transpose, (36, 5), is the slower product
+    assert "36,5" not in shapes
+
+
+def test_the_transposed_gradient_sums_no_padded_places():
+    x, kernel = draw(2, 4, 4, 3), draw(3, 3, 3, 4)
+
+    def loss(x):
+        return jnp.sum(conv_transpose(x, kernel, (2, 2), ((1, 2), (1, 2))) ** 2)
+
+    assert "add_any" not in str(jax.make_jaxpr(jax.grad(loss))(x))
 
 
 def test_accelerators_keep_xla(monkeypatch):

@@ -1,0 +1,52 @@
+import jax
+import numpy as np
+import pytest
+
+from experiments import benchmark, benchmark_job, benchmark_probes, benchmark_training
+from experiments.benchmark_job import Job, Measured, measure
+
+pytest.importorskip("torch", reason="the peers are PyTorch and scikit-learn: [benchmark]")
+pytest.importorskip("sklearn", reason="the peers are PyTorch and scikit-learn: [benchmark]")
+
+
+@pytest.mark.parametrize("name", sorted({**benchmark_probes.JOBS, **benchmark_training.JOBS}))
+def test_jobs_and_their_peers_run(name):
+    with jax.enable_x64(False):
+        job = benchmark.JOBS[name](True)
+        for call in (job.ours, *job.peers.values()):
+            assert benchmark_job.timed(call) > 0
+
+
+def test_the_steps_compute_in_float32():
+    with jax.enable_x64(False):
+        state, metrics = benchmark_training.JOBS["autoencoder"](True).ours()
+        assert np.isfinite(metrics["loss"][0])
+        for leaf in jax.tree.leaves((state, metrics)):
+            assert leaf.dtype.itemsize <= 4 or jax.dtypes.issubdtype(
+                leaf.dtype, jax.dtypes.extended
+            )
+
+
+def test_networks_of_another_size_are_not_compared():
+    other = benchmark_training.torch_autoencoder((3, 4, 6, 9))
+    batch = benchmark_training.batch_of(2)
+    with jax.enable_x64(False), pytest.raises(ValueError, match="networks differ"):
+        benchmark_training.step_job("", benchmark_training.autoencoder(True), other, None, batch)
+
+
+def test_rows_hold_medians_and_ratios():
+    seconds = {"ours": iter([9.0, 2.0, 1.0, 8.0]), "peer": iter([5.0, 4.0, 3.0])}
+    job = Job(
+        "task",
+        lambda: Measured(next(seconds["ours"])),
+        {"peer": lambda: Measured(next(seconds["peer"]))},
+        1.0,
+    )
+    assert measure("name", job, 3) == [["task", "peer", 2.0, 4.0, 0.5, "<= 1", 7.0]]
+
+
+def test_peers_are_warmed_and_repeated():
+    calls = []
+    job = Job("task", lambda: None, {"peer": lambda: calls.append(1)}, 1.0, 3, warm_peers=True)
+    measure("name", job, 2)
+    assert len(calls) == 1 + 2 * 3
