@@ -26,6 +26,10 @@ PUBLISHED = {
 }
 
 
+# Per cent of the variance from which on a subspace is everything.
+WHOLE = 99.99
+
+
 class Outcome(NamedTuple):
     """Classifiers of one setup on one cell.
 
@@ -52,16 +56,44 @@ def spread(values: np.ndarray) -> str:
 
 
 def curve_of(outcomes: Sequence[Outcome], side: str) -> tuple[np.ndarray, np.ndarray]:
-    """Per cent kept, ascending, and mean accuracy of a side; all images are its last point."""
-    points = {o.cell.percent: o.accuracy.mean() for o in outcomes if o.cell.side == side}
+    """Per cent of the variance kept, ascending, and mean accuracy of a side, all images last.
+
+    Bottoms that keep everything, because the first component has more than they leave out, are not
+    points of their own.
+    """
+    points = {o.variance: o.accuracy.mean() for o in outcomes if _is_part(o, side)}
     points.update((100.0, o.accuracy.mean()) for o in outcomes if o.cell.side == "all")
     kept = sorted(points)
     return np.array(kept), np.array([points[percent] for percent in kept])
 
 
+def _is_part(outcome: Outcome, side: str) -> bool:
+    return outcome.cell.side == side and outcome.variance < WHOLE
+
+
 def accuracy_at(outcomes: Sequence[Outcome], side: str, percent: float) -> float:
     """Mean accuracy at a per cent kept, linear between cells; NaN below the first cell."""
     return float(np.interp(percent, *curve_of(outcomes, side), left=np.nan))
+
+
+def advantages(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """For each top, how much better the largest bottom of no more variance is, in points.
+
+    Between the largest bottom and everything there may be nothing to interpolate: where the first
+    component has half of the variance, no bottom has between half and all. NaN where every bottom
+    has more than the top.
+    """
+    found = {}
+    for top in (outcome for outcome in outcomes if _is_part(outcome, "top")):
+        bottoms = [
+            outcome
+            for outcome in outcomes
+            if _is_part(outcome, "bottom") and outcome.variance <= top.variance
+        ]
+        best = max(bottoms, key=lambda outcome: outcome.variance, default=None)
+        gap = np.nan if best is None else best.accuracy.mean() - top.accuracy.mean()
+        found[top.cell.label] = float(gap)
+    return found
 
 
 def crossing(outcomes: Sequence[Outcome], accuracy: float) -> float:
@@ -122,33 +154,33 @@ def comparison_table(
       pair: per cent of the top and of the bottom that the paper compares.
       note: as above.
     """
-    equal = sorted({o.cell.percent for o in next(iter(setups.values())) if o.cell.side == "top"})
+    tops = list(advantages(next(iter(setups.values()))))
     columns = (
         "network",
-        *(f"bottom - top at {percent:.4g}%" for percent in equal),
+        *(f"bottom - {label}" for label in tops),
         f"top {pair[0]:g}%",
         f"bottom {pair[1]:g}%",
         f"top needed for bottom {pair[1]:g}%",
     )
     rows = []
     for name, outcomes in setups.items():
-        gaps = [
-            accuracy_at(outcomes, "bottom", percent) - accuracy_at(outcomes, "top", percent)
-            for percent in equal
-        ]
         low = accuracy_at(outcomes, "bottom", pair[1])
         rows.append(
             (
                 name,
-                *(f"{gap:+.1f}" for gap in gaps),
+                *(f"{gap:+.1f}" for gap in advantages(outcomes).values()),
                 f"{accuracy_at(outcomes, 'top', pair[0]):.1f}",
                 f"{low:.1f}",
                 f"{crossing(outcomes, low):.0f}% of variance",
             )
         )
-    rows.append(("paper, TinyImageNet, ResNet9", *["" for _ in equal], "45", "55", "not published"))
+    rows.append(("paper, TinyImageNet, ResNet9", *["" for _ in tops], "45", "55", "not published"))
     title = "Which side classifies better? Test accuracy in %, differences in points"
-    return Table("comparison", title, columns, rows, note)
+    meaning = (
+        "Differences are between a top and the largest bottom that keeps no more variance; the "
+        "paper's pair is linear between the cells. "
+    )
+    return Table("comparison", title, columns, rows, meaning + note)
 
 
 def _level(outcomes: Sequence[Outcome], accuracy: float, side: str) -> str:
@@ -158,7 +190,7 @@ def _level(outcomes: Sequence[Outcome], accuracy: float, side: str) -> str:
         return f"At no threshold does the top classify as well as the {side}."
     if needed == 0:
         lowest = curve_of(outcomes, "top")[0][0]
-        return f"The top classifies as well as the {side} already with the top {lowest:.4g}%."
+        return f"The top classifies as well as the {side} already with {lowest:.4g}% of variance."
     return f"The top needs {needed:.0f}% of the variance to classify as well as the {side}."
 
 
@@ -176,16 +208,12 @@ def summarize(setups: dict[str, Sequence[Outcome]], pair: tuple[float, float]) -
             for side, percent in zip(("top", "bottom"), pair, strict=True)
         )
         verdict = "as the paper says" if bottom > top else "against the paper"
-        kept = [o.cell.percent for o in outcomes if o.cell.side == "top"]
-        better = [
-            f"{p:.4g}%"
-            for p in kept
-            if accuracy_at(outcomes, "bottom", p) > accuracy_at(outcomes, "top", p)
-        ]
+        gaps = {label: gap for label, gap in advantages(outcomes).items() if np.isfinite(gap)}
+        better = [label for label, gap in gaps.items() if gap > 0]
         lines.append(
             f"{name}: {bottom:.1f}% from the bottom {pair[1]:g}% against {top:.1f}% from the top "
-            f"{pair[0]:g}%, {verdict}. At equal variance the bottom is better at "
-            f"{', '.join(better) or 'none'} of {', '.join(f'{p:.4g}%' for p in kept)}. "
+            f"{pair[0]:g}%, {verdict}. A bottom of no more variance is better than "
+            f"{', '.join(better) or 'none'} (of {', '.join(gaps) or 'none'}). "
             f"{_level(outcomes, bottom, f'bottom {pair[1]:g}%')}"
         )
     return lines
@@ -204,11 +232,10 @@ def accuracy_figure(setups: dict[str, Sequence[Outcome]], published: bool) -> Fi
     for ax, (name, outcomes) in zip(axes.ravel(), setups.items(), strict=False):
         for side, (color, marker, line) in styles.items():
             kept, found = curve_of(outcomes, side)
+            seeds = {o.variance: o.accuracy for o in outcomes if _is_part(o, side)}
+            seeds.update((100.0, o.accuracy) for o in outcomes if o.cell.side == "all")
             errors = [
-                o.accuracy.std(ddof=1) if len(o.accuracy) > 1 else 0.0
-                for percent in kept
-                for o in outcomes
-                if o.cell.percent == percent and o.cell.side in (side, "all")
+                seeds[percent].std(ddof=1) if len(seeds[percent]) > 1 else 0.0 for percent in kept
             ]
             ax.errorbar(
                 kept,

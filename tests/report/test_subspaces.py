@@ -36,6 +36,20 @@ def test_curves_end_with_all_images():
     assert np.isnan(words.accuracy_at(outcomes(), "top", 20))
 
 
+def test_bottoms_are_compared_with_tops_of_no_less_variance():
+    found = outcomes()
+    assert words.advantages(found) == pytest.approx({"top 50%": 46, "top 90%": 16})
+    # A bottom that keeps 52% does not stand beside a top of 50%.
+    more = [o._replace(variance=52.0) if o.cell.label == "bottom 50%" else o for o in found]
+    assert words.advantages(more) == pytest.approx({"top 50%": 39, "top 90%": 16})
+    # One that keeps everything is no bottom.
+    whole = [o._replace(variance=100.0) if o.cell.label == "bottom 50%" else o for o in found]
+    assert words.advantages(whole) == pytest.approx({"top 50%": 39, "top 90%": 9})
+    np.testing.assert_allclose(words.curve_of(whole, "bottom")[0], [5, 20, 100])
+    alone = [o for o in found if o.cell.side != "bottom"]
+    assert all(np.isnan(gap) for gap in words.advantages(alone).values())
+
+
 def test_where_the_top_draws_level():
     # 51 lies between 42 at 90% and 62 at 100%.
     assert words.crossing(outcomes(), 51) == pytest.approx(94.5)
@@ -49,7 +63,7 @@ def test_tables():
     assert [row[0] for row in table.rows] == list(ACCURACY)
     assert table.rows[1][3:] == ("42.0 ± 2.8", "70.0 ± 0.0", "not published")
     compared = words.comparison_table(setups, (90.0, 20.0), "note")
-    assert compared.rows[0] == ("net", "+46.0", "+19.2", "42.0", "51.0", "94% of variance")
+    assert compared.rows[0] == ("net", "+46.0", "+16.0", "42.0", "51.0", "94% of variance")
     assert compared.rows[-1][-3:] == ("45", "55", "not published")
     assert all(len(row) == len(compared.columns) for row in compared.rows)
 
@@ -66,14 +80,14 @@ def test_the_papers_numbers_stand_beside_its_dataset():
 def test_summary_says_which_side_and_from_where():
     (line,) = words.summarize({"net": outcomes()}, (90.0, 20.0))
     assert "51.0% from the bottom 20% against 42.0% from the top 90%, as the paper says" in line
-    assert "better at 50%, 90% of 50%, 90%" in line
+    assert "better than top 50%, top 90% (of top 50%, top 90%)" in line
     assert "needs 94% of the variance to classify as well as the bottom 20%" in line
     (line,) = words.summarize({"net": outcomes({"top 90%": (70, 70)})}, (90.0, 20.0))
     assert "against the paper" in line
     (line,) = words.summarize({"net": outcomes({"bottom 20%": (90, 90)})}, (90.0, 20.0))
     assert "At no threshold does the top" in line
     (line,) = words.summarize({"net": outcomes({"bottom 20%": (3, 3)})}, (90.0, 20.0))
-    assert "already with the top 50%" in line
+    assert "already with 50% of variance" in line
 
 
 @pytest.mark.parametrize(("count", "published"), [(1, True), (3, False)])
