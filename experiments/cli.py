@@ -125,7 +125,8 @@ def main(
 
 def show(tables: Sequence[Table], summary: Sequence[str], path: Path) -> None:
     """Print tables, findings and the path of the full report."""
-    console = Console()
+    # Where there is no terminal, nothing says how wide a line may be.
+    console = Console(width=None if sys.stdout.isatty() else 160)
     for table in tables:
         shown = RichTable(*table.columns, title=table.title, title_justify="left")
         for row in table.cells():

@@ -262,7 +262,7 @@ def accuracy_figure(setups: dict[str, Sequence[Outcome]], published: bool) -> Fi
 
 def strip_figure(strips: dict[str, np.ndarray]) -> Figure:
     """Images as the classifiers saw them, one row a cell."""
-    figure, axes = new_figure(8, 0.95 * len(strips), len(strips), 1)
+    figure, axes = new_figure(9.5, 0.95 * len(strips), len(strips), 1)
     for ax, (label, images) in zip(axes[:, 0], strips.items(), strict=True):
         plot_image_strip(ax, images, label)
     return figure
