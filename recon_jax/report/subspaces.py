@@ -249,7 +249,12 @@ def accuracy_figure(setups: dict[str, Sequence[Outcome]], published: bool) -> Fi
                 label=f"{side} of the spectrum",
             )
             if published:
-                ax.plot(*PUBLISHED[side], color=color, linestyle=":", label=f"paper, {side} (200 classes)")
+                ax.plot(
+                    *PUBLISHED[side],
+                    color=color,
+                    linestyle=":",
+                    label=f"paper, {side}, 200 classes",
+                )
         ax.set(title=name, xlim=(-3, 103))
     for ax in axes[-1]:
         ax.set_xlabel("pixel variance kept (%)")
