@@ -261,7 +261,7 @@ def accuracy_figure(setups: dict[str, Sequence[Outcome]], published: bool) -> Fi
     for ax in axes[:, 0]:
         ax.set_ylabel("test accuracy (%)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 2 * columns))
     return figure
 
 
