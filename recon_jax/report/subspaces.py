@@ -224,7 +224,7 @@ def accuracy_figure(setups: dict[str, Sequence[Outcome]], published: bool) -> Fi
     columns = min(len(setups), 2)
     rows = -(-len(setups) // columns)
     figure, axes = new_figure(
-        4.2 * columns, 3.2 * rows + 0.4, rows, columns, sharex=True, sharey=True
+        4.2 * columns, 3.2 * rows + 0.8, rows, columns, sharex=True, sharey=True
     )
     for ax in axes.ravel()[len(setups) :]:
         ax.set_visible(False)
@@ -261,7 +261,7 @@ def accuracy_figure(setups: dict[str, Sequence[Outcome]], published: bool) -> Fi
     for ax in axes[:, 0]:
         ax.set_ylabel("test accuracy (%)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 2 * columns))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
     return figure
 
 
