@@ -1,7 +1,4 @@
-"""On the one device of this process; tests/spectral/test_devices.py has several."""
-
-import threading
-import time
+"""On the one device of this process; test_devices.py has several."""
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +6,6 @@ import numpy as np
 import pytest
 
 from recon_jax import parallel
-
-
-def test_this_process_is_alone():
-    assert parallel.process_index() == 0
-    assert parallel.process_count() == 1
-    assert parallel.is_single_cpu() == (jax.default_backend() == "cpu")
 
 
 def test_split_leading_reshapes_every_leaf():
@@ -86,14 +77,6 @@ def test_the_state_outlives_a_call_that_does_not_donate():
         assert placed.is_deleted() == donate
 
 
-def test_the_cpu_is_recognised(monkeypatch):
-    assert parallel.is_cpu()
-    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    assert not parallel.is_cpu()
-    assert not parallel.is_single_cpu()
-    assert parallel.device_count() == jax.local_device_count()
-
-
 def test_device_fold_on_one_device():
     out = parallel.device_fold(
         lambda state, rows: state + rows.sum(0),
@@ -102,51 +85,3 @@ def test_device_fold_on_one_device():
         jax.lax.psum,
     )
     np.testing.assert_array_equal(out, [4 * sum(range(20))] * 2)
-
-
-@pytest.mark.parametrize("workers", [None, 1, 3])
-def test_host_map_keeps_the_order(workers):
-    def slow_first(item):
-        time.sleep(0.02 * (item == 0))
-        return jnp.asarray(item) * 2
-
-    assert [int(r) for r in parallel.host_map(slow_first, range(6), workers)] == [0, 2, 4, 6, 8, 10]
-    assert parallel.host_map(slow_first, [], workers) == []
-
-
-def test_host_map_works_side_by_side():
-    # Each waits for the other: one after the other they would time out.
-    barrier = threading.Barrier(2, timeout=20)
-    assert len(parallel.host_map(lambda _: barrier.wait(), range(2), workers=2)) == 2
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_host_map_lets_exceptions_through(workers):
-    def fail(item):
-        if item == 3:
-            raise RuntimeError("item 3 went wrong")
-        return item
-
-    with pytest.raises(RuntimeError, match="item 3 went wrong"):
-        parallel.host_map(fail, range(6), workers)
-
-
-def test_host_map_waits_for_results(monkeypatch):
-    waited = []
-    monkeypatch.setattr(jax, "block_until_ready", lambda value: waited.append(value) or value)
-    parallel.host_map(lambda item: item, range(4), 2)
-    parallel.host_map(lambda item: item, range(4), 1)
-    assert sorted(waited) == [0, 0, 1, 1, 2, 2, 3, 3]
-
-
-def test_initialize_asks_for_collectives_between_processes(monkeypatch):
-    calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *a: calls.append(a))
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    before = jax.config.jax_cpu_collectives_implementation
-    try:
-        parallel.initialize("localhost:1234", 2, 1)
-        assert jax.config.jax_cpu_collectives_implementation == "gloo"
-    finally:
-        jax.config.update("jax_cpu_collectives_implementation", before)
-    assert calls == [("localhost:1234", 2, 1)]
