@@ -93,6 +93,7 @@ def get_config(variant: str = "") -> ConfigDict:
     changes = dict(VARIANTS[variant])
     config = ConfigDict()
     config.name = variant
+    config.mapping = "pmap"  # over devices; or "shard_map", with the same results
     config.reduction = ""  # what the paper has where a variant is reduced, for the tables
     config.data = data_fields()
 

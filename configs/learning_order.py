@@ -62,6 +62,7 @@ def get_config(variant: str = "") -> ConfigDict:
         raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
     config = ConfigDict()
     config.name = variant
+    config.mapping = "pmap"  # over devices; or "shard_map", with the same results
     config.data = data_fields()
     config.train = train_fields(batch_size=256)
 

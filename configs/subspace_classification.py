@@ -78,6 +78,7 @@ def get_config(variant: str = "") -> ConfigDict:
     reduced = "grid" in VARIANTS[variant]
     config = ConfigDict()
     config.name = variant
+    config.mapping = "pmap"  # over devices; or "shard_map", with the same results
     config.data = data_fields()
     config.train = train_fields(augment="none")
 

@@ -2,8 +2,11 @@
 
     python -m experiments.NAME [--config=configs/NAME.py:VARIANT] [--config.FIELD=VALUE]
         [--workdir=DIR] [--smoke] [--seeds=0,1,2]
+        [--coordinator=HOST:PORT --num_processes=N --process_id=I]
 
-The same command again resumes: finished steps are read from the workdir.
+The same command again resumes: finished steps are read from the workdir. On a TPU pod or in a Slurm
+job the same command in every process is enough; elsewhere several processes are told where to meet.
+The workdir is that of process 0.
 """
 
 from __future__ import annotations
@@ -71,6 +74,37 @@ def prepare_process() -> None:
         parallel.enable_compilation_cache(Path(caches) / "recon_jax" / "xla")
 
 
+def _define_placement() -> list[flags.FlagHolder]:
+    """The flags that say which process of which run this is."""
+    return [
+        flags.DEFINE_string("coordinator", None, "HOST:PORT where process 0 of several listens."),
+        flags.DEFINE_integer("num_processes", None, "How many processes there are."),
+        flags.DEFINE_integer("process_id", None, "Which of them this is, from 0."),
+    ]
+
+
+def start_process(
+    coordinator: str | None, num_processes: int | None, process_id: int | None, config: ConfigDict
+) -> None:
+    """Join the run, say what it is made of, and see to SIGTERM; the first to touch a device.
+
+    Args:
+      coordinator: see `parallel.initialize`, as the two that follow.
+      num_processes: how many processes there are.
+      process_id: which of them this is.
+      config: of the experiment; its `mapping`, if it has one, is put into force.
+    """
+    prepare_process()
+    parallel.initialize(coordinator, num_processes, process_id)
+    parallel.use_mapping(config.get("mapping", "pmap"))
+    if parallel.is_main():
+        options = config.get("train") or config.get("data") or {}
+        print(parallel.describe(options.get("batch_size")), file=sys.stderr, flush=True)
+    if parallel.process_count() == 1:
+        # With several processes JAX's handler stays, which tells the others.
+        signal.signal(signal.SIGTERM, _stop)
+
+
 def _stop(number, frame) -> None:
     """What SIGTERM does between training runs; `training.fit` saves first."""
     print("stopped by SIGTERM; the same command resumes", file=sys.stderr)
@@ -100,16 +134,16 @@ def main(
         workdir = flags.DEFINE_string("workdir", None, "Where results go; results/NAME/VARIANT.")
         smoke_flag = flags.DEFINE_bool("smoke", False, "Shrink to under a minute.")
         seeds = flags.DEFINE_list("seeds", ["0"], "Seeds to repeat with, such as 0,1,2.")
+        placement = _define_placement()
         app.define_help_flags()
         arguments = flags.FLAGS(sys.argv)[1:]
         if arguments:
             raise ValueError(f"unexpected arguments {arguments}; flags start with --")
         if not all(seed.isdigit() for seed in seeds.value) or not seeds.value:
             raise ValueError(f"seeds must be whole numbers such as 0,1,2, got {seeds.value}")
-        prepare_process()
-        signal.signal(signal.SIGTERM, _stop)
         config = config_flag.value
         config = smoke(config) if smoke_flag.value else config
+        start_process(*(flag.value for flag in placement), config)
         folder = config.name + ("-smoke" if smoke_flag.value else "")
         path = Path(workdir.value or Path("results") / name / folder)
         logging.set_verbosity(logging.WARNING)
@@ -120,11 +154,15 @@ def main(
         if "Error whilst parsing config file" in message:
             message = message.strip().splitlines()[-1].removeprefix("ValueError: ")
         print(f"experiments.{name}: error: {message}", file=sys.stderr)
+        if parallel.process_count() > 1:
+            parallel.end_process(2)
         sys.exit(2)
 
 
 def show(tables: Sequence[Table], summary: Sequence[str], path: Path) -> None:
-    """Print tables, findings and the path of the full report."""
+    """Print tables, findings and the path of the full report, in process 0 alone."""
+    if not parallel.is_main():
+        return
     # Where there is no terminal, nothing says how wide a line may be.
     console = Console(width=None if sys.stdout.isatty() else 160)
     for table in tables:

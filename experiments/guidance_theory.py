@@ -33,7 +33,7 @@ def require_size(num_features: int) -> None:
 
 def pixels_of(source: data.Source) -> Iterator[tuple]:
     """Batches of (images, labels, mask) in the range that networks see: 8-bit pixels over 255."""
-    for batch in trained.evaluation_batches(source):
+    for batch in trained.all_batches(source):
         images = np.asarray(batch.images)
         yield images / (255.0 if images.dtype == np.uint8 else 1.0), batch.labels, batch.mask
 

@@ -128,7 +128,8 @@ def readings(reader: Callable, variables: Any, source: data.Source) -> Iterator[
     """(reconstructions, images in [0, 1], features, labels) of a source, batch by batch."""
     for batch in trained.evaluation_batches(source):
         read, labels = training.extract(reader, variables, [batch])
-        images = np.asarray(training.unit_pixels(batch.images))[: len(labels)]
+        images = parallel.gather_rows(batch.images)[: len(labels)]
+        images = np.asarray(training.unit_pixels(images))
         yield read["reconstruction"], images, read["features"], labels
 
 

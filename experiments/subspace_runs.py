@@ -52,7 +52,7 @@ def setups_of(config: ConfigDict) -> list[Setup]:
 
 def standardized(train: data.Source, test: data.Source) -> tuple[data.Source, data.Source]:
     """Each image by its own standard deviation, less the mean of the training images."""
-    normalization = data.fit_normalization("per_image", trained.evaluation_batches(train))
+    normalization = data.fit_normalization("per_image", trained.all_batches(train))
     return tuple(data.normalized_source(split, normalization) for split in (train, test))
 
 

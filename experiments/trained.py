@@ -86,11 +86,12 @@ def validate(config: ConfigDict) -> None:
     if not 0 <= options.ema_decay < 1:
         raise ValueError(f"train.ema_decay must lie in [0, 1), got {options.ema_decay}")
     rows = options.batch_size
-    share = parallel.device_count() * options.accumulate_steps
+    devices = parallel.total_device_count()
+    share = devices * options.accumulate_steps
     if rows % share:
         raise ValueError(
             f"train.batch_size={rows} must be a multiple of {share}, the "
-            f"{parallel.device_count()} device(s) times train.accumulate_steps="
+            f"{devices} device(s) times train.accumulate_steps="
             f"{options.accumulate_steps}; such as {-(-rows // share) * share}"
         )
     # All but the length, which the number of images decides.
@@ -150,10 +151,15 @@ def plan_run(options: ConfigDict, num_images: int) -> Plan:
 
 
 def evaluation_batches(source: data.Source, batch_size: int = EVALUATION_BATCH) -> Iterator:
-    """All images in order, in batches that any number of devices divides."""
-    devices = parallel.device_count()
+    """All images in order, in batches that any number of devices divides: this process's share."""
+    devices = parallel.total_device_count()
     size = -(-min(batch_size, source.num_images) // devices) * devices
-    return data.epoch_batches(source, size, shuffle=False)
+    return data.epoch_batches(source, size, shuffle=False, **parallel.placement())
+
+
+def all_batches(source: data.Source, batch_size: int = EVALUATION_BATCH) -> Iterator:
+    """All images in order, in every process, for what each computes for itself."""
+    return data.epoch_batches(source, min(batch_size, source.num_images), shuffle=False)
 
 
 def make_trainer(
@@ -241,7 +247,7 @@ def train(
     state = training.fit(
         trainer.init(seed),
         trainer.step,
-        data.run_batches(source, options.batch_size, seed=seed),
+        data.run_batches(source, options.batch_size, seed=seed, **parallel.placement()),
         plan.total,
         workdir=workdir,
         identity={**identity, "train": decisive, "seed": seed},

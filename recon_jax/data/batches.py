@@ -50,19 +50,24 @@ def num_steps(num_images: int, batch_size: int, drop_last: bool = False) -> int:
     return num_images // batch_size if drop_last else -(-num_images // batch_size)
 
 
-def fold_steps(num_images: int, num_folds: int, batch_size: int) -> tuple[int, list[range]]:
+def fold_steps(
+    num_images: int, num_folds: int, batch_size: int, multiple: int = 1
+) -> tuple[int, list[range]]:
     """Deals the steps of an epoch out to folds: none is empty, and no two differ by over a batch.
 
     Args:
       num_images: N.
       num_folds: F, in [1, N].
       batch_size: the largest allowed.
+      multiple: what the size must be a multiple of, such as the number of devices.
 
     Returns:
-      The batch size to use, at most `batch_size`, and for each fold its steps f, f + F, f + 2 F ...
+      The batch size to use, at most `batch_size` (or `multiple`), and for each fold its steps f,
+      f + F, f + 2 F ...
 
     Raises:
-      ValueError: a number is below 1, or there are more folds than images.
+      ValueError: a number is below 1, or there are more folds than images, or than batches of
+        `multiple` images.
     """
     _require_at_least("num_folds", num_folds, 1)
     _require_at_least("batch_size", batch_size, 1)
@@ -71,7 +76,13 @@ def fold_steps(num_images: int, num_folds: int, batch_size: int) -> tuple[int, l
     per_fold = num_steps(num_images, num_folds * batch_size)
     # The second keeps a fold from being empty where folds hold but one batch each.
     size = min(num_steps(num_images, num_folds * per_fold), num_images // num_folds)
+    size = max(size - size % multiple, multiple)
     steps = num_steps(num_images, size)
+    if steps < num_folds:
+        raise ValueError(
+            f"{num_images} images in batches of {size} or more, which {multiple} devices share, "
+            f"cannot make num_folds={num_folds}; use at most {steps}"
+        )
     return size, [range(fold, steps, num_folds) for fold in range(num_folds)]
 
 
@@ -206,7 +217,14 @@ def epoch_batches(
     )
 
 
-def run_batches(source: Source, batch_size: int, *, seed: int = 0) -> Callable[[int], Batch]:
+def run_batches(
+    source: Source,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Callable[[int], Batch]:
     """The batches of a whole training run: step s -> batch, with s counted over all epochs.
 
     Epochs have floor(N / B) full batches, each epoch in an order of its own; what remains of an
@@ -214,8 +232,10 @@ def run_batches(source: Source, batch_size: int, *, seed: int = 0) -> Callable[[
 
     Args:
       source: where the images come from.
-      batch_size: B, in [1, N].
+      batch_size: B, over all processes, in [1, N]; a multiple of `process_count`.
       seed: decides the orders.
+      process_index: in [0, process_count).
+      process_count: how many processes share each batch.
 
     Returns:
       A function of the step, at least 0.
@@ -223,6 +243,7 @@ def run_batches(source: Source, batch_size: int, *, seed: int = 0) -> Callable[[
     Raises:
       ValueError: the batch size is out of range; raised here, before the first batch.
     """
+    _check_processes(batch_size, process_index, process_count)
     steps = num_steps(source.num_images, batch_size, drop_last=True)
     if not steps:
         raise ValueError(
@@ -232,7 +253,15 @@ def run_batches(source: Source, batch_size: int, *, seed: int = 0) -> Callable[[
 
     def batch_of(step: int) -> Batch:
         epoch, within = divmod(step, steps)
-        return batch_at(source, step=within, batch_size=batch_size, seed=seed, epoch=epoch)
+        return batch_at(
+            source,
+            step=within,
+            batch_size=batch_size,
+            seed=seed,
+            epoch=epoch,
+            process_index=process_index,
+            process_count=process_count,
+        )
 
     return batch_of
 

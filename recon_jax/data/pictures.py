@@ -30,7 +30,9 @@ def picture_header(picture: bytes | str | PathLike, where: str) -> tuple[int, in
         with Image.open(_file(picture)) as image:
             return image.height, image.width, _channels(image)
     except _PILLOW_ERRORS as error:
-        raise ValueError(f"cannot read {where}: {error}") from error
+        raise ValueError(
+            f"cannot read {where}: {error}; if it is damaged, restore it from a good copy"
+        ) from error
 
 
 def decode_picture(picture: bytes | str | PathLike, channels: int, where: str) -> np.ndarray:
@@ -54,7 +56,9 @@ def decode_picture(picture: bytes | str | PathLike, channels: int, where: str) -
                 image = image.convert("RGBA")
             pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     except _PILLOW_ERRORS as error:
-        raise ValueError(f"cannot read {where}: {error}") from error
+        raise ValueError(
+            f"cannot read {where}: {error}; if it is damaged, restore it from a good copy"
+        ) from error
     return pixels.reshape(*pixels.shape[:2], channels)
 
 

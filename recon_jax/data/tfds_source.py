@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from recon_jax.data.pictures import (
 
 _INFO_FILE = "dataset_info.json"
 _LABELS_AT_ONCE = 1024
+
+ReadRecords = Callable[[Sequence[int]], list[dict[str, Any]]]
 
 
 def open_tfds(
@@ -46,25 +49,27 @@ def open_tfds(
     Raises:
       FileNotFoundError: the dataset was not prepared, or not as array_record; the message gives
         the command that prepares it.
-      ValueError: no such split, no labelled 8-bit images in it, or images that differ in size
-        without `image_size`.
+      ValueError: no such split, no labelled 8-bit images in it, images that differ in size
+        without `image_size`, or a file that is damaged or missing, here or when it is first read.
     """
     # Importing it takes over a second, which only those who read from it should pay.
     import tensorflow_datasets as tfds
 
     name = f"tfds:{address}"
-    builder = _prepared_builder(tfds, address, data_dir)
+    builder, way_out = _prepared_builder(tfds, address, data_dir)
     label_names = _check_features(tfds, builder.info.features, name)
     # Pillow decodes them here, the same way as for every other source.
-    records = _labelled_split(builder, split, {"image": tfds.decode.SkipDecoding()}, name)
-    kept = _kept_records(records, limit, len(label_names))
-    shape = _image_shape(records, builder.info.features["image"].shape, image_size, name)
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    records, count = _labelled_split(builder, split, decoders, name, way_out)
+    kept = _kept_records(records, count, limit, len(label_names))
+    declared = builder.info.features["image"].shape
+    shape = _image_shape(records, count, declared, image_size, name)
 
     def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = np.empty((len(indices), *shape), np.uint8)
         labels = np.empty(len(indices), np.int32)
         wanted = [int(i) for i in kept[indices]]
-        for row, record in enumerate(records.__getitems__(wanted)):
+        for row, record in enumerate(records(wanted)):
             where = f"{name}: {split} image {wanted[row]}"
             pixels = decode_picture(record["image"], shape[2], where)
             pixels = to_square(pixels, image_size)
@@ -77,8 +82,8 @@ def open_tfds(
     return Source(name, split, len(kept), shape, label_names, read)
 
 
-def _prepared_builder(tfds: Any, address: str, data_dir: str | None) -> Any:
-    """The builder of a dataset that is on disk as array_record."""
+def _prepared_builder(tfds: Any, address: str, data_dir: str | None) -> tuple[Any, str]:
+    """The builder of a dataset that is on disk as array_record, and how to prepare it again."""
     from etils import epath  # comes with TFDS; reads gs:// paths too
 
     root = epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
@@ -103,7 +108,9 @@ def _prepared_builder(tfds: Any, address: str, data_dir: str | None) -> Any:
             f"has no random access; array_record is needed: remove it or choose another data_dir. "
             f"{_how_to_prepare(address, root)}"
         )
-    return builder
+    return builder, f"remove {builder.data_path} and prepare it again. " + _how_to_prepare(
+        address, root
+    )
 
 
 def _how_to_prepare(address: str, root: Any) -> str:
@@ -130,38 +137,71 @@ def _check_features(tfds: Any, features: Any, name: str) -> tuple[str, ...]:
     return tuple(label.names)
 
 
-def _labelled_split(builder: Any, split: str, decoders: dict[str, Any], name: str) -> Any:
-    """The records of the split that serves as train or test."""
+def _labelled_split(
+    builder: Any, split: str, decoders: dict[str, Any], name: str, way_out: str
+) -> tuple[ReadRecords, int]:
+    """The records of the split that serves as train or test, and how many there are."""
     present = [s for s in builder.info.splits if builder.info.splits[s].num_examples]
     candidates = [split] if split == "train" else ["test", "validation"]
     for candidate in candidates:
         if candidate not in present:
             continue
-        records = builder.as_data_source(candidate, decoders=decoders)
+        source = builder.as_data_source(candidate, decoders=decoders)
+        records = _checked_reader(source, builder.info.splits[candidate], name, way_out)
         # Where test labels are secret, as ImageNet's, TFDS stores -1.
-        if records[0]["label"] >= 0:
-            return records
+        if records([0])[0]["label"] >= 0:
+            return records, len(source)
     raise ValueError(
         f"{name}: has no labelled {' or '.join(candidates)} split; its splits are {present}"
     )
 
 
-def _kept_records(records: Any, limit: int | None, num_classes: int) -> np.ndarray:
+def _checked_reader(source: Any, split_info: Any, name: str, way_out: str) -> ReadRecords:
+    """Reads records by number; for one that cannot be read, the error names its file."""
+
+    def read(numbers: Sequence[int]) -> list[dict[str, Any]]:
+        try:
+            found = source.__getitems__(numbers)
+            # Of a file that ends after its first 64 KiB come empty records, and no error.
+            if not all(record["image"] for record in found):
+                raise EOFError("the record is empty")
+            return found
+        except Exception as error:
+            if len(numbers) > 1:
+                return [read([number])[0] for number in numbers]
+            (number,) = numbers
+            shard = int(np.searchsorted(np.cumsum(split_info.shard_lengths), number, "right"))
+            raise ValueError(
+                f"{name}: record {number} of the {split_info.name} split cannot be read, as "
+                f"{split_info.filepaths[shard]} is damaged or missing ({error}); restore this file "
+                f"from a good copy, or {way_out}"
+            ) from error
+
+    return read
+
+
+def _kept_records(
+    records: ReadRecords, count: int, limit: int | None, num_classes: int
+) -> np.ndarray:
     """Record numbers of the balanced subset, from as few labels as settle it."""
-    if limit is None or limit >= len(records):
-        return np.arange(len(records))
+    if limit is None or limit >= count:
+        return np.arange(count)
     labels: list[int] = []
     counts = np.zeros(num_classes, np.int64)
     enough = -(-limit // num_classes)
-    while len(labels) < len(records) and counts.min() < enough:
-        block = range(len(labels), min(len(labels) + _LABELS_AT_ONCE, len(records)))
-        labels += [int(r["label"]) for r in records.__getitems__(list(block))]
+    while len(labels) < count and counts.min() < enough:
+        block = range(len(labels), min(len(labels) + _LABELS_AT_ONCE, count))
+        labels += [int(r["label"]) for r in records(list(block))]
         counts = np.bincount(labels, minlength=num_classes)
     return balanced_subset(np.asarray(labels), limit)
 
 
 def _image_shape(
-    records: Any, declared: tuple[int | None, ...], image_size: int | None, name: str
+    records: ReadRecords,
+    count: int,
+    declared: tuple[int | None, ...],
+    image_size: int | None,
+    name: str,
 ) -> tuple[int, int, int]:
     """(H, W, C) of all images; where the dataset does not declare it, of the first ones."""
     channels = 1 if declared[2] == 1 else 3
@@ -170,8 +210,8 @@ def _image_shape(
     if None not in declared[:2]:
         return declared[0], declared[1], channels
     # A look at a few tells sizes apart before a long run; `read` checks every image.
-    first = range(min(32, len(records)))
-    headers = [picture_header(records[i]["image"], f"{name}: image {i}") for i in first]
+    first = enumerate(records(range(min(32, count))))
+    headers = [picture_header(record["image"], f"{name}: image {i}") for i, record in first]
     for other in headers:
         if other[:2] != headers[0][:2]:
             raise ValueError(differing_sizes(name, headers[0], other))

@@ -73,6 +73,12 @@ def split_leading(tree: T, devices: int) -> T:
     return jax.tree.map(split, tree)
 
 
+def _all_devices() -> tuple[jax.Device, ...]:
+    # Process by process, so that rows lie as the processes' shares follow each other in a batch,
+    # and what a device draws for its rows does not depend on how a pod numbers its devices.
+    return tuple(sorted(jax.devices(), key=lambda device: (device.process_index, device.id)))
+
+
 def _local_count(devices: Sequence[jax.Device]) -> int:
     return sum(device.process_index == jax.process_index() for device in devices)
 
@@ -224,7 +230,7 @@ def data_parallel(
     Raises:
       ValueError: on the call, if the batch is not a multiple of the number of devices.
     """
-    devices = tuple(devices) if devices is not None else tuple(jax.devices())
+    devices = tuple(devices) if devices is not None else _all_devices()
     mapping = _require_mapping(mapping)
     mine = [device for device in devices if device.process_index == jax.process_index()]
     everywhere = NamedSharding(Mesh(np.array(mine), (axis_name,)), PartitionSpec())
@@ -272,7 +278,7 @@ def device_fold(
     Raises:
       ValueError: if a batch cannot be split evenly over the devices.
     """
-    devices, mapping = tuple(jax.devices()), _require_mapping(mapping)
+    devices, mapping = _all_devices(), _require_mapping(mapping)
     count = _local_count(devices)
 
     def over(fn, arguments, out_axes, donate):

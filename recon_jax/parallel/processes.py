@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import os
 import pickle
 import socket
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import jax
@@ -20,6 +23,9 @@ from jax.experimental import multihost_utils
 
 HEARTBEAT_SECONDS = 30
 """After this time without a sign of life a process counts as lost, and all others are ended."""
+
+# What the messages of a collective without its peers have in common, by transport.
+_LOST = ("gloo", "nccl", "peer", "unavailable", "aborted", "deadline", "heartbeat", "connection")
 
 T = TypeVar("T")
 
@@ -79,18 +85,38 @@ def initialize(
     _check_placement(coordinator, num_processes, process_id)
     # XLA's own CPU collectives work within one process only. Accelerators do not look at it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    times = {
-        "heartbeat_timeout_seconds": heartbeat_seconds,
-        "initialization_timeout": join_seconds,
-    }
+    # A process alone has nobody to wait for, and must survive a laptop that sleeps.
+    alone = {"heartbeat_timeout_seconds": 10**7, "initialization_timeout": join_seconds}
+    times = {**alone, "heartbeat_timeout_seconds": heartbeat_seconds}
     if coordinator is not None:
+        times = alone if num_processes == 1 else times
         jax.distributed.initialize(coordinator, num_processes, process_id, **times)
-        return
-    try:
-        jax.distributed.initialize(**times)
-    except ValueError:  # JAX knows of no cluster here
-        address = f"localhost:{_free_port()}"
-        jax.distributed.initialize(address, 1, 0, coordinator_bind_address=address, **times)
+    else:
+        try:
+            jax.distributed.initialize(**times)
+        except ValueError:  # JAX knows of no cluster here
+            address = f"localhost:{_free_port()}"
+            jax.distributed.initialize(address, 1, 0, coordinator_bind_address=address, **alone)
+    sys.excepthook = partial(_end_on_error, sys.excepthook)
+
+
+def _end_on_error(show, kind, error, trace) -> None:
+    show(kind, error, trace)
+    if jax.process_count() > 1:
+        end_process(1)
+
+
+def end_process(code: int) -> None:
+    """End this process at once, after an error, in a run of several.
+
+    JAX would have it wait for the others at the end, and they wait for it in a collective.
+
+    Args:
+      code: the exit code.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def process_index() -> int:
@@ -101,6 +127,11 @@ def process_index() -> int:
 def process_count() -> int:
     """Number of processes of the run."""
     return jax.process_count()
+
+
+def placement() -> dict[str, int]:
+    """Which share of every batch is this process's, as the functions of `data` take it."""
+    return {"process_index": jax.process_index(), "process_count": jax.process_count()}
 
 
 def is_main() -> bool:
@@ -204,18 +235,6 @@ def gather_rows(tree: T) -> T:
     return multihost_utils.process_allgather(jax.tree.map(np.asarray, tree), tiled=True)
 
 
-def sum_over_processes(tree: T) -> T:
-    """The sum over processes of arrays of the same shapes, in host memory.
-
-    Args:
-      tree: arrays, this process's own.
-    """
-    if jax.process_count() == 1:
-        return jax.tree.map(np.asarray, tree)
-    gathered = multihost_utils.process_allgather(jax.tree.map(np.asarray, tree))
-    return jax.tree.map(lambda leaf: np.asarray(leaf).sum(0, dtype=leaf.dtype), gathered)
-
-
 def preempted() -> bool:
     """True once all processes should save and stop, because one of them was sent SIGTERM.
 
@@ -236,7 +255,8 @@ def peer_failures() -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+        # Other failures, such as memory that ran out, have messages of their own.
+        if jax.process_count() == 1 or not any(word in str(error).lower() for word in _LOST):
             raise
         raise ConnectionError(
             f"process {jax.process_index()} of {jax.process_count()} stopped, because another "

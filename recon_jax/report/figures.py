@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from recon_jax import parallel
+
 # Okabe & Ito (2008), distinguishable under all common forms of colour blindness; yellow is left out
 # because it vanishes on white paper.
 COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -40,8 +42,10 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **k
 
 def save_figure(folder: Path, name: str, figure: Figure) -> Path:
     """Write NAME.png and NAME.pdf; returns the path of the PNG."""
+    path = folder / f"{name}.png"
+    if not parallel.is_main():
+        return path
     with matplotlib.rc_context(_STYLE):
-        path = folder / f"{name}.png"
         figure.savefig(path)
         # Without dates the same numbers make the same file.
         figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "ModDate": None})

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from recon_jax import parallel
 from recon_jax.files import write_bytes
 from recon_jax.report.tables import Table
 
@@ -52,6 +53,8 @@ def write_report(
       sections: figures and tables.
       facts: provenance shown at the end, as name and value.
     """
+    if not parallel.is_main():  # the figures are on the disk of process 0
+        return
     source = resources.files("recon_jax.report").joinpath("report.html").read_text("utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

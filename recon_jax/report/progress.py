@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from recon_jax import parallel
+
 T = TypeVar("T")
 
 
@@ -23,6 +25,9 @@ def progress(
       total: number of items; len(items) if it has one.
       every: seconds between two lines where stderr is no terminal.
     """
+    if not parallel.is_main():
+        yield from items
+        return
     total = len(items) if total is None and hasattr(items, "__len__") else total
     if sys.stderr.isatty():
         yield from tqdm(items, desc=label, total=total, leave=False)

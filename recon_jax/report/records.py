@@ -2,13 +2,13 @@
 
 Files appear whole or not at all (written beside and renamed), and a cached step carries the SHA-256
 of its content, so a killed run resumes with what was finished and a damaged file is computed again.
+In a run of several processes all call these functions, and process 0 alone touches the disk.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import io
 import json
 import os
 import platform
@@ -23,7 +23,7 @@ import numpy as np
 from absl import logging
 
 from recon_jax import parallel
-from recon_jax.files import write_bytes
+from recon_jax.files import read_arrays, write_arrays, write_bytes
 
 
 def prepare_workdir(workdir: str | os.PathLike) -> Path:
@@ -32,7 +32,10 @@ def prepare_workdir(workdir: str | os.PathLike) -> Path:
     Raises:
       ValueError: if it cannot be created or written, with the reason and the way out.
     """
-    path = Path(workdir).expanduser()
+    return parallel.from_main(lambda: _prepare(Path(workdir).expanduser()))
+
+
+def _prepare(path: Path) -> Path:
     try:
         for folder in (path, path / "tables", path / "figures", path / "cache"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -62,11 +65,14 @@ def _plain(value: Any) -> Any:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; arrays become lists, and numbers that are not finite null."""
     text = json.dumps(_plain(content), indent=2, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    if parallel.is_main():
+        write_bytes(path, (text + "\n").encode())
 
 
 def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
     """Append one record to a metrics file, one JSON object a line."""
+    if not parallel.is_main():
+        return
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(dict(record)) + "\n")
 
@@ -74,7 +80,8 @@ def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write a metrics file whole, so that a resumed run repeats no record."""
     lines = [json.dumps(_plain(record), allow_nan=False) + "\n" for record in records]
-    write_bytes(path, "".join(lines).encode())
+    if parallel.is_main():
+        write_bytes(path, "".join(lines).encode())
 
 
 def digest(content: Any) -> str:
@@ -84,15 +91,13 @@ def digest(content: Any) -> str:
 
 
 def _load(path: Path) -> dict[str, np.ndarray] | None:
-    if not path.exists():
+    try:
+        return read_arrays(path)
+    except FileNotFoundError:
         return None
-    content = path.read_bytes()
-    checksum, payload = content[:64], content[64:]
-    if hashlib.sha256(payload).hexdigest().encode() != checksum:
-        logging.warning("%s is damaged (its SHA-256 does not fit); computing it again", path)
+    except ValueError as error:
+        logging.warning("%s; computing it again", error)
         return None
-    with np.load(io.BytesIO(payload)) as arrays:
-        return {name: arrays[name] for name in arrays.files}
 
 
 def cached(
@@ -104,20 +109,20 @@ def cached(
       folder: where to keep it.
       name: of the step, for the file name.
       key: everything the result depends on, as JSON content; another key is another file.
-      compute: returns a mapping of names to arrays.
+      compute: returns a mapping of names to arrays; called in every process or in none.
 
     Returns:
       The arrays, from the file if it is there and undamaged.
     """
     path = folder / f"{name}-{digest(key)}.npz"
-    arrays = _load(path)
-    if arrays is None:
-        arrays = {name: np.asarray(value) for name, value in compute().items()}
+    # Process 0 decides: were others to compute what it has, they would wait for it for ever.
+    arrays = parallel.from_main(lambda: _load(path))
+    if arrays is not None:
+        return arrays
+    arrays = {name: np.asarray(value) for name, value in compute().items()}
+    if parallel.is_main():
         folder.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        payload = buffer.getvalue()
-        write_bytes(path, hashlib.sha256(payload).hexdigest().encode() + payload)
+        write_arrays(path, arrays)
     return arrays
 
 

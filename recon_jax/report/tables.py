@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
+from recon_jax import parallel
 from recon_jax.files import write_bytes
 
 
@@ -55,6 +56,8 @@ def write_table(folder: Path, table: Table) -> None:
             raise ValueError(
                 f"table {table.name} has {len(table.columns)} columns, a row has {len(row)}: {row}"
             )
+    if not parallel.is_main():
+        return
     note = f"\n\n{table.note}" if table.note else ""
     markdown = f"**{table.title}**\n\n{table.render('github')}{note}\n"
     write_bytes(folder / f"{table.name}.md", markdown.encode())

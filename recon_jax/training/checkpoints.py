@@ -2,7 +2,8 @@
 
 The manifest lists every leaf with dtype, shape and SHA-256, and carries the run's identity. A
 damaged checkpoint is moved aside and the one before it is used; one that belongs to another run is
-refused. The only file that knows Orbax.
+refused. Every process holds the whole state, so process 0 alone reads and writes; the others get
+what it read. The only file that knows Orbax.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from recon_jax import parallel
 from recon_jax.training import fingerprint
 
 DAMAGED = "damaged"
@@ -91,7 +93,17 @@ def open_checkpoints(
         # Orbax lists such a folder as a step and fails on it.
         if path.name.isdigit() and not (path / "_CHECKPOINT_METADATA").is_file():
             _set_aside(path, "it holds no finished checkpoint")
-    options = ocp.CheckpointManagerOptions(cleanup_tmp_directories=True)
+    options = ocp.CheckpointManagerOptions(
+        create=False,
+        cleanup_tmp_directories=True,
+        # Orbax measures by the wall clock how long a save takes: set forward by more than this
+        # during one, it would give up.
+        async_options=ocp.AsyncOptions(timeout_secs=100 * 365 * 86400),
+        # In a run of several processes the others do not come here, and are not to be waited for.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=0, active_processes={0}, barrier_sync_key_prefix="recon_jax"
+        ),
+    )
     manager = ocp.CheckpointManager(folder, item_names=("state", "manifest"), options=options)
     checkpoints = Checkpoints(folder, manager, keep, best_mode)
     try:
@@ -287,7 +299,7 @@ def _read_leaves(
 
 
 def restore_checkpoint(
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | None,
     template: Any,
     *,
     identity: Mapping[str, Any] | None = None,
@@ -296,7 +308,7 @@ def restore_checkpoint(
     """The newest checkpoint that is undamaged, with a warning for each that is not.
 
     Args:
-      checkpoints: see `open_checkpoints`.
+      checkpoints: see `open_checkpoints`; in processes other than the first it may be None.
       template: a state of the structure, shapes and dtypes to restore.
       identity: JSON content; must equal the one saved.
       total_steps: length of the run; a checkpoint past it is refused.
@@ -308,6 +320,15 @@ def restore_checkpoint(
       ValueError: the checkpoint is of another identity or model, or lies past the end of the run.
     """
     identity = fingerprint.json_content(identity)
+    found = parallel.from_main(lambda: _newest_good(checkpoints, template, identity, total_steps))
+    if found is None:
+        return None
+    step, stored, carry = found
+    return Restored(step, _rebuild(template, stored), carry)
+
+
+def _newest_good(checkpoints, template, identity, total_steps):
+    """Step, leaves and carry of the newest undamaged checkpoint; None without any."""
     for step in sorted(checkpoints.manager.all_steps(), reverse=True):
         path = checkpoints.folder / str(step)
         try:
@@ -318,7 +339,7 @@ def restore_checkpoint(
             _set_aside(path, str(error))
             checkpoints.manager.reload()
             continue
-        return Restored(step, _rebuild(template, stored), manifest["carry"])
+        return step, stored, manifest["carry"]
     return None
 
 

@@ -23,8 +23,9 @@ def make_evaluate(metrics_fn: Callable[[TrainState, Any], Mapping[str, tuple]]) 
         `classification_metrics`.
 
     Returns:
-      The function. Batches are split over the devices of this process; any split of the images
-      into batches gives the same means, up to the rounding of float32 sums within a batch.
+      The function. Batches, this process's share of each, are split over the devices; any split of
+      the images into batches gives the same means, up to the rounding of float32 sums within a
+      batch. With several processes all call it, with the same number of batches.
     """
 
     def summed(state, batch):
@@ -54,7 +55,8 @@ def extract(
       fn: (variables, images) -> pytree of arrays with one row an image, a pure function. Keep the
         same function object to compile once.
       variables: what `fn` takes, such as `variables_of(state)`.
-      batches: with images, labels and mask.
+      batches: with images, labels and mask. With several processes, this one's share of each, and
+        all of them call together.
 
     Returns:
       Outputs in host memory, shaped as `fn` gives them with all rows joined; labels (N,).
@@ -62,9 +64,11 @@ def extract(
     mapped = parallel.device_map(fn, (None, 0))
     outputs, labels = [], []
     for batch in batches:
-        kept = np.asarray(batch.mask, bool)
-        out = jax.device_get(mapped(variables, batch.images))
+        own = jax.device_get(mapped(variables, batch.images))
+        # The processes' shares follow each other in every batch, and so do the images.
+        out, found, mask = parallel.gather_rows((own, batch.labels, batch.mask))
+        kept = np.asarray(mask, bool)
         outputs.append(jax.tree.map(lambda leaf, kept=kept: leaf[kept], out))
-        labels.append(np.asarray(batch.labels)[kept])
+        labels.append(np.asarray(found)[kept])
     joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *outputs)
     return joined, np.concatenate(labels)

@@ -1,4 +1,8 @@
-"""The training loop: resumes, logs, saves, and ends in order whatever ends it."""
+"""The training loop: resumes, logs, saves, and ends in order whatever ends it.
+
+In a run of several processes all go through the same steps, each with its share of the batches, and
+process 0 alone writes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from absl import logging
@@ -24,8 +28,10 @@ from recon_jax.training.metrics import compute_metrics, merge_metrics
 from recon_jax.training.metrics_log import open_metrics
 from recon_jax.training.progress import open_board, show_progress
 from recon_jax.training.state import TrainState
+from recon_jax.training.watchdog import watch_progress
 from recon_jax.training.workdir import lock_workdir, require_writable
 
+T = TypeVar("T")
 Hook = Callable[[int, TrainState, Mapping[str, Any]], None]
 
 
@@ -39,24 +45,37 @@ class Schedule(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Where a run writes: checkpoints, the metrics file, TensorBoard."""
+    """Where a run writes: checkpoints, the metrics file, TensorBoard; all None but in process 0."""
 
-    checkpoints: saving.Checkpoints
-    write: Callable[[Mapping[str, Any]], None]
-    board: Callable[[int, Mapping[str, Any]], None]
+    checkpoints: saving.Checkpoints | None
+    write: Callable[[Mapping[str, Any]], None] | None
+    board: Callable[[int, Mapping[str, Any]], None] | None
 
 
 @contextlib.contextmanager
-def _sigterm_noticed() -> Iterator[threading.Event]:
-    """An event that is set once SIGTERM, by which clusters announce the end, has arrived."""
+def _in_main(context: Callable[[], contextlib.AbstractContextManager[T]]) -> Iterator[T | None]:
+    """Enter a context in process 0; the others get None, and the error if it cannot be entered."""
+    with contextlib.ExitStack() as stack:
+        entered = []
+        parallel.from_main(lambda: entered.append(stack.enter_context(context())))
+        yield entered[0] if entered else None
+
+
+@contextlib.contextmanager
+def _stop_wanted() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM, by which clusters announce the end, has arrived; to be asked once a step."""
+    if parallel.process_count() > 1:
+        # JAX's own handler tells the others, and a step is agreed on after which all stop.
+        yield parallel.preempted
+        return
     noticed = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        # Python allows handlers in the main thread only; elsewhere SIGTERM ends the process.
-        yield noticed
+        # Python allows handlers in the main thread only; elsewhere JAX's, if any, must do.
+        yield parallel.preempted
         return
     before = signal.signal(signal.SIGTERM, lambda number, frame: noticed.set())
     try:
-        yield noticed
+        yield noticed.is_set
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
@@ -81,6 +100,7 @@ def fit(
     prefetch_size: int = 2,
     transfer: Callable[[Any], Any] | None = None,
     tensorboard: bool = True,
+    watchdog_seconds: float = 900.0,
 ) -> TrainState:
     """Train from the newest good checkpoint in the workdir, or from `state`, to `total_steps`.
 
@@ -89,10 +109,16 @@ def fit(
     SIGTERM saves at the end of the step under way (and of an evaluation that falls on it) and exits
     with code 0; anything harder costs the steps since the last checkpoint.
 
+    Several processes (see `parallel.initialize`) call it together. The workdir is that of process
+    0, where checkpoints are the same for any number of processes: a run may go on with another.
+    SIGTERM to one of them stops all after the same step; the death of one ends the others with an
+    error.
+
     Args:
       state: see `init_state`; it is donated if `step_fn` donates, and not to be used afterwards.
       step_fn: compiled (see `parallel.data_parallel`), from `make_train_step`.
-      batch_at: the batch of step s, s = 0 .. total_steps - 1; a function of s alone.
+      batch_at: this process's share of the batch of step s, s = 0 .. total_steps - 1; a function of
+        s alone.
       total_steps: in the whole run.
       workdir: gets `metrics.jsonl`, `checkpoints/` and `tensorboard/`.
       identity: JSON content that decides the outcome, such as the config; a workdir that was
@@ -110,6 +136,8 @@ def fit(
       prefetch_size: batches prepared ahead.
       transfer: applied to each batch in the background, such as `jax.device_put`.
       tensorboard: also write event files.
+      watchdog_seconds: warn, and write what every thread is doing into the workdir, when no step
+        completes for this long; 0 for never. The first step includes compilation.
 
     Returns:
       The state after `total_steps`.
@@ -120,25 +148,35 @@ def fit(
       FloatingPointError: loss or gradient became NaN or infinite, noticed at most
         `parallel.STEPS_IN_FLIGHT` steps later and never saved.
       OSError: a checkpoint or a line could not be written; earlier checkpoints are kept.
+      ConnectionError: another process of the run was lost.
       SystemExit: with code 0, after SIGTERM.
     """
     times = Schedule(total_steps, log_every, evaluate_every if evaluate else 0, checkpoint_every)
     _check(times, evaluate, evaluate_every, best_metric)
     identity = json_content(identity)
-    path = require_writable(workdir, 2 * _size(state))
-    mode = best_mode if best_metric else None
+    path = parallel.from_main(lambda: require_writable(workdir, 2 * _size(state)))
+    opened = partial(
+        saving.open_checkpoints,
+        path / "checkpoints",
+        keep=keep,
+        best_mode=best_mode if best_metric else None,
+    )
     with (
-        lock_workdir(path),
-        _sigterm_noticed() as stop,
-        saving.open_checkpoints(path / "checkpoints", keep=keep, best_mode=mode) as checkpoints,
+        parallel.peer_failures(),
+        _in_main(lambda: lock_workdir(path)),
+        _stop_wanted() as stop,
+        _in_main(opened) as checkpoints,
     ):
         state, window = _resume(checkpoints, state, identity, total_steps)
         start = int(state.step)
         if start >= total_steps:
             return state
         with (
-            open_metrics(path / "metrics.jsonl", start) as write,
-            open_board(path / "tensorboard" if tensorboard else None, start) as board,
+            _in_main(lambda: open_metrics(path / "metrics.jsonl", start)) as write,
+            _in_main(
+                lambda: open_board(path / "tensorboard" if tensorboard else None, start)
+            ) as board,
+            watch_progress(watchdog_seconds, path, start) as completed,
             contextlib.closing(
                 prefetch(map(batch_at, range(start, total_steps)), prefetch_size, transfer)
             ) as batches,
@@ -152,11 +190,12 @@ def fit(
                 outputs,
                 window=window,
                 stop=stop,
+                completed=completed,
                 evaluate=evaluate,
                 best_metric=best_metric,
                 schedule=schedule,
                 hooks=tuple(hooks),
-                save=partial(saving.save_checkpoint, checkpoints, identity=identity),
+                identity=identity,
             )
 
 
@@ -175,11 +214,6 @@ def _check(times: Schedule, evaluate, evaluate_every: int, best_metric: str | No
         )
     if best_metric is not None and evaluate is None:
         raise ValueError(f"best_metric={best_metric!r} needs a function to evaluate")
-    if parallel.process_count() > 1:
-        raise ValueError(
-            f"fit runs in one process, and this run has {parallel.process_count()}; use all the "
-            "devices of one host"
-        )
 
 
 def _size(state: Any) -> int:
@@ -210,27 +244,30 @@ def _run(
     *,
     window,
     stop,
+    completed,
     evaluate,
     best_metric,
     schedule,
     hooks,
-    save,
+    identity,
 ) -> TrainState:
     pending: deque = deque()
     clock = (time.monotonic(), int(state.step))
     for step, batch in enumerate(batches, int(state.step) + 1):
         state, metrics = step_fn(state, batch)
         pending.append((step, metrics))
-        stopping = stop.is_set()
+        stopping = stop()
         log, evaluation = (_due(step, every, times.total) for every in times[1:3])
         checkpoint = _due(step, times.checkpoint, times.total) or (evaluation and best_metric)
-        saving.check_saving(outputs.checkpoints)
+        if outputs.checkpoints is not None:
+            saving.check_saving(outputs.checkpoints)
         everything = log or evaluation or checkpoint or stopping
         window = _settle(
             pending,
             window,
             0 if everything else parallel.STEPS_IN_FLIGHT,
             partial(_stop_on_nan, outputs.checkpoints, schedule),
+            completed,
         )
         if log:
             record = _log(step, window, clock, outputs, schedule)
@@ -238,16 +275,29 @@ def _run(
             for hook in hooks:
                 hook(step, state, record)
         values = _evaluate(step, state, evaluate, best_metric, outputs) if evaluation else {}
-        if checkpoint or stopping:
-            save(step, state, carry=window, metric=values.get(best_metric))
+        if (checkpoint or stopping) and outputs.checkpoints is not None:
+            saving.save_checkpoint(
+                outputs.checkpoints,
+                step,
+                state,
+                identity=identity,
+                carry=window,
+                metric=values.get(best_metric),
+            )
+        if evaluation or checkpoint:
+            completed(step)
         if stopping:
-            saving.finish_saving(outputs.checkpoints)
+            if outputs.checkpoints is not None:
+                saving.finish_saving(outputs.checkpoints)
+            parallel.wait_for_all("saved after SIGTERM")
             logging.info("SIGTERM: saved after step %d; the same command resumes", step)
             raise SystemExit(0)
     return state
 
 
-def _settle(pending: deque, window: Mapping, in_flight: int, require_finite) -> dict[str, tuple]:
+def _settle(
+    pending: deque, window: Mapping, in_flight: int, require_finite, completed
+) -> dict[str, tuple]:
     """Add the metrics of all but the last `in_flight` steps to the sums, waiting for them."""
     while len(pending) > in_flight:
         step, metrics = pending.popleft()
@@ -256,6 +306,7 @@ def _settle(pending: deque, window: Mapping, in_flight: int, require_finite) -> 
             name: (float(total), float(weight))
             for name, (total, weight) in jax.device_get(dict(metrics)).items()
         }
+        completed(step)
         require_finite(step, metrics)
         window = merge_metrics(window, metrics)
     return window
@@ -269,8 +320,10 @@ def _stop_on_nan(checkpoints, schedule, step: int, metrics: Mapping[str, tuple])
     numbers = [f"{name}={value:.6g}" for name, value in means.items()]
     if schedule is not None:
         numbers.append(f"learning rate={float(schedule(step - 1)):.6g}")
-    saving.finish_saving(checkpoints)
-    good = saving.saved_steps(checkpoints)
+    good = []
+    if checkpoints is not None:
+        saving.finish_saving(checkpoints)
+        good = saving.saved_steps(checkpoints)
     last = f"the last good checkpoint is of step {good[-1]}" if good else "there is no checkpoint"
     raise FloatingPointError(
         f"the loss or its gradient is NaN or infinite at step {step} ({', '.join(numbers)}); "
@@ -283,6 +336,8 @@ def _log(step: int, window, clock, outputs: Outputs, schedule) -> dict[str, Any]
     if schedule is not None:
         means["learning_rate"] = float(schedule(step - 1))
     record = {"step": step, "split": "train", **dict(sorted(means.items()))}
+    if outputs.write is None:
+        return record
     outputs.write(record)
     seconds = max(time.monotonic() - clock[0], 1e-9)
     rate = (step - clock[1]) / seconds
@@ -299,6 +354,7 @@ def _evaluate(step: int, state, evaluate, best_metric, outputs: Outputs) -> dict
         raise ValueError(
             f"best_metric={best_metric!r} was not evaluated; choose one of {', '.join(values)}"
         )
-    outputs.write({"step": step, "split": "eval", **values})
-    outputs.board(step, {f"eval/{name}": value for name, value in values.items()})
+    if outputs.write is not None:
+        outputs.write({"step": step, "split": "eval", **values})
+        outputs.board(step, {f"eval/{name}": value for name, value in values.items()})
     return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -68,15 +69,24 @@ def open_metrics(
       not finite become null.
     """
     truncate_metrics(path, step)
-    with open(path, "ab") as file:
+    # Unbuffered: a buffer is written again when the file is closed, and fails again.
+    with open(path, "ab", buffering=0) as file:
 
         def write(record: Mapping[str, Any]) -> None:
             plain = {
                 name: None if isinstance(value, float) and not math.isfinite(value) else value
                 for name, value in record.items()
             }
-            file.write((json.dumps(plain, allow_nan=False) + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
+            line = (json.dumps(plain, allow_nan=False) + "\n").encode()
+            try:
+                # What a full disk takes only in part is dropped when the run resumes.
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError as error:
+                raise OSError(
+                    f"{path} could not be written at step {record['step']} ({error.strerror}); "
+                    "make room, and run the same command again to resume"
+                ) from error
 
         yield write

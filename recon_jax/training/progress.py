@@ -7,10 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 from tqdm import tqdm
+
+from recon_jax import parallel
 
 T = TypeVar("T")
 
@@ -23,17 +26,20 @@ def show_progress(
     A bar on a terminal, elsewhere a line every few seconds.
 
     Args:
-      batches: one a step; the leading axis of a batch's first leaf counts its images.
+      batches: one a step; the leading axis of a batch's first leaf counts this process's images.
       start: steps done before.
       total: steps of the whole run.
       every: seconds between two lines.
     """
+    if not parallel.is_main():
+        yield from batches
+        return
     begin = last = time.monotonic()
     images, done = 0, start
     terminal = sys.stderr.isatty()
     with tqdm(initial=start, total=total, unit="step", disable=not terminal, leave=False) as bar:
         for batch in batches:
-            images += int(jax.tree.leaves(batch)[0].shape[0])
+            images += int(jax.tree.leaves(batch)[0].shape[0]) * parallel.process_count()
             yield batch
             done += 1
             now = time.monotonic()
@@ -66,13 +72,23 @@ def open_board(
         yield lambda step, values: None
         return
     # Imported here: it takes seconds where PyTorch is installed.
-    from tensorboardX import SummaryWriter
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.summary import scalar
 
-    with SummaryWriter(os.fspath(folder), purge_step=step + 1) as writer:
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    # Not its SummaryWriter: the thread that writes for it dies of a full disk or of a clock
+    # that is set back by weeks, and training then waits for it for ever.
+    with contextlib.closing(EventsWriter(str(path / "events"))) as file:
+
+        def write_event(step: int, **what: Any) -> None:
+            file.write_event(Event(wall_time=time.time(), step=step, **what))
 
         def write(step: int, values: Mapping[str, Any]) -> None:
             for name, value in values.items():
-                writer.add_scalar(name, value, step)
-            writer.flush()
+                write_event(step, summary=scalar(name, value))
+            file.flush()
 
+        write_event(step + 1, session_log=SessionLog(status=SessionLog.START))
         yield write

@@ -185,6 +185,38 @@ def test_folds_cover_every_image_once_and_are_of_one_size(n, folds, batch_size):
     assert max(images) - min(images) <= size
 
 
+@given(
+    n=st.integers(1, 300),
+    folds=st.integers(1, 6),
+    batch_size=st.integers(1, 50),
+    multiple=st.integers(1, 9),
+)
+def test_folds_that_devices_share_equally(n, folds, batch_size, multiple):
+    try:
+        size, parts = fold_steps(n, folds, batch_size, multiple)
+    except ValueError as error:
+        # Only where so many folds of so many images each cannot be.
+        assert n < folds or -(-n // multiple) < 2 * folds, error
+        return
+    assert size % multiple == 0
+    assert size <= max(batch_size, multiple)
+    assert sorted(step for part in parts for step in part) == list(range(num_steps(n, size)))
+    assert all(parts)
+
+
+def test_run_batches_of_all_processes_are_those_of_one():
+    source = numbered(10)
+    whole = run_batches(source, 4, seed=3)
+    shares = [run_batches(source, 4, seed=3, process_index=i, process_count=2) for i in range(2)]
+    for step in range(5):
+        for parts, wanted in zip(
+            zip(*(share(step) for share in shares), strict=True), whole(step), strict=True
+        ):
+            np.testing.assert_array_equal(np.concatenate(parts), wanted)
+    with pytest.raises(ValueError, match="does not divide among process_count=3"):
+        run_batches(source, 4, process_index=0, process_count=3)
+
+
 def test_run_batches_are_full_and_follow_the_epochs():
     source = numbered(10)
     batch_of = run_batches(source, 4, seed=3)

@@ -1,90 +1,27 @@
 """Training runs that are killed, starved of disk, damaged, or started twice."""
 
-import contextlib
-import json
-import os
+import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from recon_jax.training import lock_workdir
 
-ROOT = Path(__file__).parents[2]
-WORKER = ROOT / "tests" / "training" / "workers" / "train.py"
-
-
-def command_of(workdir, devices, options):
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
-    env |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, str(WORKER), str(workdir), str(devices), json.dumps(options)]
-    return {"args": command, "cwd": ROOT, "env": env}
-
-
-def start(workdir, devices=1, **options):
-    with open(f"{workdir}.log", "a") as log:
-        return subprocess.Popen(**command_of(workdir, devices, options), stdout=log, stderr=log)
-
-
-def log_of(workdir):
-    return Path(f"{workdir}.log").read_text()
-
-
-def finish(workdir, devices=1, code=0, **options):
-    # A pipe for its messages: to the worker a file could be as full as the disk.
-    run = subprocess.run(
-        **command_of(workdir, devices, options), capture_output=True, text=True, timeout=240
-    )
-    assert run.returncode == code, run.stderr
-    return run.stderr
-
-
-def step_of(workdir):
-    """The newest batch that the run asked for."""
-    with contextlib.suppress(OSError, ValueError):
-        return int(Path(f"{workdir}.step").read_text())
-    return -1
-
-
-def checkpoints_of(workdir):
-    return sorted(
-        int(path.name) for path in workdir.glob("checkpoints/[0-9]*") if path.name.isdigit()
-    )
-
-
-def wait_until(process, workdir, condition):
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, log_of(workdir)
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def assert_same_end(workdir, whole):
-    with np.load(workdir / "final.npz") as ours, np.load(whole / "final.npz") as expected:
-        assert ours.files == expected.files
-        for name in expected.files:
-            np.testing.assert_array_equal(ours[name], expected[name])
-    assert (workdir / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
-    assert checkpoints_of(workdir) == checkpoints_of(whole) == [36, 40]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """Runs that nothing interrupted, by number of devices."""
-    done = {}
-
-    def run(devices):
-        if devices not in done:
-            done[devices] = tmp_path_factory.mktemp("whole") / f"run{devices}"
-            finish(done[devices], devices)
-        return done[devices]
-
-    return run
+from .runs import (
+    assert_same_end,
+    checkpoints_of,
+    command_of,
+    finish,
+    log_of,
+    start,
+    step_of,
+    wait_until,
+)
 
 
 def damage_newest(workdir):
@@ -130,11 +67,113 @@ def test_killed_and_terminated_run_ends_with_the_same_bits(tmp_path, whole, devi
     assert_same_end(workdir, whole(devices))
 
 
-def test_a_full_disk_is_reported_and_nothing_saved_is_lost(tmp_path):
-    workdir = tmp_path / "run"
-    text = finish(workdir, code=1, limit_at=10, limit=3000)
-    place = f"could not be written to {workdir / 'checkpoints'} (step 6 is kept)"
+def test_of_two_runs_started_at_once_one_is_refused(tmp_path, whole):
+    workdir, gate = tmp_path / "run", tmp_path / "gate"
+    gate.mkdir()
+    command = command_of(workdir, options={"sleep": 0.02, "gate": str(gate)})
+    two = [subprocess.Popen(**command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(gate.iterdir())) < 2:
+            assert all(process.poll() is None for process in two)
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        (gate / "open").touch()
+        texts = {process: process.communicate(timeout=120)[1] for process in two}
+    finally:
+        for process in two:
+            process.kill()
+    winner, loser = sorted(two, key=lambda process: process.returncode)
+    assert (winner.returncode, loser.returncode) == (0, 1), texts
+    # Unknown in the moment between taking the lock and writing down who did.
+    owner = rf"(process {winner.pid} on \S+|unknown)"
+    assert re.fullmatch(
+        rf"ValueError: workdir {workdir} is in use by another live run \({owner}\); "
+        "wait for it, stop it, or choose another workdir",
+        texts[loser].splitlines()[-1],
+    )
+    assert_same_end(workdir, whole())
+
+
+def assert_disk_reported(text, workdir, step):
+    place = f"could not be written to {workdir / 'checkpoints'} (step {step} is kept): "
     # Not the last line: threads of Orbax complain after it.
-    assert any(line.startswith("OSError: ") and place in line for line in text.splitlines())
+    (line,) = [line for line in text.splitlines() if line.startswith("OSError: the ")]
+    assert place in line
+    assert line.endswith(
+        "; make room, or make the folder writable, and run the same command again to resume"
+    )
+
+
+def test_a_file_that_cannot_grow_is_reported_and_nothing_saved_is_lost(tmp_path):
+    workdir = tmp_path / "run"
+    assert_disk_reported(finish(workdir, code=1, limit_at=10, limit=3000), workdir, 6)
     assert step_of(workdir) < 24  # at once, not at the end
     assert checkpoints_of(workdir) == [6]
+
+
+class Disk(NamedTuple):
+    """A file system in memory, of a size of its own, that only some processes see.
+
+    Attributes:
+      inside: what to put before a command for it to see the disk.
+      folder: the disk as seen by all others.
+      resize: gives it another size in bytes.
+    """
+
+    inside: list
+    folder: Path
+    resize: object
+
+
+@pytest.fixture
+def make_disk():
+    """A function that puts a disk at a path; skips the test where that is not allowed.
+
+    It lies in a mount namespace that ends with its only process, so nothing stays mounted
+    even if the tests are killed.
+    """
+    holders = []
+
+    def make(path, size):
+        path.mkdir()
+        script = 'mount -t tmpfs -o size="$2" tmpfs "$1" && echo mounted && exec cat'
+        command = ["unshare", "-r", "-m", "sh", "-c", script, "sh", str(path), str(size)]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        try:
+            holder = subprocess.Popen(command, **pipes, text=True)
+        except FileNotFoundError:
+            pytest.skip("needs unshare and nsenter, of util-linux")
+        holders.append(holder)
+        if holder.stdout.readline() != "mounted\n":
+            pytest.skip(f"mounting a tmpfs is not allowed here: {holder.stderr.read().strip()}")
+        inside = ["nsenter", "-t", str(holder.pid), "-U", "-m", "--preserve-credentials"]
+
+        def resize(size):
+            # With its source named, mount does not repeat options that are not allowed here.
+            options = ["-t", "tmpfs", "-o", f"remount,size={size}"]
+            subprocess.run([*inside, "mount", *options, "tmpfs", str(path)], check=True)
+
+        return Disk(inside, Path(f"/proc/{holder.pid}/root{path}"), resize)
+
+    yield make
+    for holder in holders:
+        holder.communicate(timeout=30)
+
+
+def blocks_of(folder, block=4096):
+    """Bytes that the files of a folder take on a disk that gives them whole blocks."""
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    assert sizes
+    return sum(-(-size // block) * block for size in sizes)
+
+
+def test_a_full_disk_is_reported_and_nothing_saved_is_lost(tmp_path, whole, make_disk):
+    workdir, size = tmp_path / "run", blocks_of(whole() / "checkpoints" / "40")
+    disk = make_disk(workdir, int(1.5 * size))
+    assert_disk_reported(finish(workdir, code=1, inside=disk.inside), workdir, 6)
+    assert step_of(workdir) < 24
+    assert checkpoints_of(disk.folder) == [6]
+    disk.resize(6 * size)
+    finish(workdir, inside=disk.inside, resumed_from=6)
+    assert_same_end(disk.folder, whole())

@@ -1,5 +1,6 @@
 import itertools
 import math
+import resource
 
 import numpy as np
 import pytest
@@ -63,3 +64,18 @@ def test_log_drops_half_a_line(tmp_path, tail):
 def test_no_log_is_no_error(tmp_path):
     truncate_metrics(tmp_path / "none", 3)
     assert read_metrics(tmp_path / "none") == []
+
+
+def test_a_line_that_cannot_be_written_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    message = rf"{path} could not be written at step 2 \(.+\); .* run the same command again"
+    with open_metrics(path, 0) as write:
+        write({"step": 1, "split": "train"})
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50, limits[1]))
+            with pytest.raises(OSError, match=message):
+                write({"step": 2, "split": "train"})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [record["step"] for record in read_metrics(path)] == [1]
