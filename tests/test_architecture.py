@@ -18,6 +18,7 @@ LEVELS = {
     "models": 1,
     "losses": 1,
     "augment": 1,
+    "sizing": 1,
     "data": 1,
     "diffeo": 2,
     "geometry": 2,

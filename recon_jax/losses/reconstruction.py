@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 def squared_error(
@@ -16,3 +16,31 @@ def squared_error(
       images: of the same shape and range.
     """
     return jnp.square(reconstruction - images).reshape(len(images), -1).mean(1)
+
+
+def masked_squared_error(
+    reconstruction: Float[Array, "n p k"],
+    patches: Float[Array, "n p k"],
+    mask: Bool[Array, "n p"],
+    *,
+    normalize: bool = False,
+) -> Float[Array, " n"]:
+    """Mean over the masked patches, and their pixels, of (reconstruction - patch)^2.
+
+    With `normalize` every patch is first brought to mean 0 and variance 1:
+    (x - mean) / sqrt(var + 1e-6), var over K - 1. An image without a masked patch has loss 0.
+
+    Args:
+      reconstruction: (N, P, K).
+      patches: of the images, as `models.patchify` has them.
+      mask: (N, P), True where the patch was hidden.
+      normalize: the targets, not the reconstruction.
+
+    Source: He et al. 2022 (arXiv 2111.06377), released code (norm_pix_loss).
+    """
+    if normalize:
+        centred = patches - patches.mean(-1, keepdims=True)
+        variance = patches.var(-1, keepdims=True, ddof=1)
+        patches = centred / jnp.sqrt(variance + 1e-6)
+    error = jnp.square(reconstruction - patches).mean(-1)
+    return jnp.where(mask, error, 0).sum(1) / jnp.maximum(mask.sum(1), 1)

@@ -10,6 +10,8 @@ from recon_jax.models.guided import Guided as Guided
 from recon_jax.models.guided import GuidedAutoencoder as GuidedAutoencoder
 from recon_jax.models.intermediates import apply_with_intermediates as apply_with_intermediates
 from recon_jax.models.lenet import LeNet as LeNet
+from recon_jax.models.masked_autoencoder import MaskedAutoencoder as MaskedAutoencoder
+from recon_jax.models.masked_autoencoder import MaskedAutoencoding as MaskedAutoencoding
 from recon_jax.models.mlp import MLP as MLP
 from recon_jax.models.mlp_autoencoder import MLPAutoencoder as MLPAutoencoder
 from recon_jax.models.resnet import ResNet as ResNet
@@ -19,3 +21,5 @@ from recon_jax.models.shapes import layer_shapes as layer_shapes
 from recon_jax.models.shapes import parameter_count as parameter_count
 from recon_jax.models.shapes import variable_shapes as variable_shapes
 from recon_jax.models.vgg import VGG as VGG
+from recon_jax.models.vit import patchify as patchify
+from recon_jax.models.vit import unpatchify as unpatchify

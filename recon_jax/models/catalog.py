@@ -10,6 +10,7 @@ import flax.linen as nn
 from recon_jax.models.alexnet import AlexNet
 from recon_jax.models.conv_autoencoder import ConvAutoencoder
 from recon_jax.models.lenet import LeNet
+from recon_jax.models.masked_autoencoder import MaskedAutoencoder
 from recon_jax.models.mlp import MLP
 from recon_jax.models.mlp_autoencoder import MLPAutoencoder
 from recon_jax.models.resnet import ResNet
@@ -37,6 +38,10 @@ MODELS = {
     "conv_autoencoder": ConvAutoencoder,
     "resnet18_autoencoder": partial(ResNetAutoencoder, depth=18),
     "resnet34_autoencoder": partial(ResNetAutoencoder, depth=34),
+    "mae_vit_tiny": partial(MaskedAutoencoder, width=192, depth=12, heads=3),
+    "mae_vit_small": partial(MaskedAutoencoder, width=384, depth=12, heads=6),
+    "mae_vit_base": partial(MaskedAutoencoder, width=768, depth=12, heads=12),
+    "mae_vit_large": partial(MaskedAutoencoder, width=1024, depth=24, heads=16),
 }
 
 

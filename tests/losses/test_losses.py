@@ -39,6 +39,27 @@ def test_squared_error_is_the_mean_over_pixels(shape):
     np.testing.assert_allclose(losses.squared_error(jnp.asarray(a), jnp.asarray(b)), expected)
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+def test_masked_squared_error_is_over_masked_patches_alone(normalize):
+    rng = np.random.default_rng(0)
+    found, patches = rng.standard_normal((2, 3, 5, 8))
+    mask = np.array([[1, 0, 0, 1, 1], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0]], bool)
+    target = patches
+    if normalize:
+        spread = np.sqrt(patches.var(-1, ddof=1, keepdims=True) + 1e-6)
+        target = (patches - patches.mean(-1, keepdims=True)) / spread
+    expected = [np.mean((found[i, m] - target[i, m]) ** 2) for i, m in enumerate(mask[:2])]
+
+    def loss(found):
+        return losses.masked_squared_error(
+            found, jnp.asarray(patches), jnp.asarray(mask), normalize=normalize
+        )
+
+    np.testing.assert_allclose(loss(jnp.asarray(found)), [*expected, 0], rtol=1e-10)
+    gradient = np.asarray(jax.grad(lambda x: loss(x).sum())(jnp.asarray(found)))
+    np.testing.assert_array_equal(np.abs(gradient).max(-1) > 0, mask)
+
+
 def test_padding_does_not_count_even_if_it_is_nan():
     values = jnp.asarray([1.0, 2.0, jnp.nan])
     total, weight = losses.total_of(values, jnp.asarray([True, True, False]))

@@ -42,6 +42,8 @@ def draw_variables():
                 "mean": lambda: 0.1 * white,
                 "scale": lambda: np.exp(0.1 * white),
                 "var": lambda: np.exp(0.1 * white),
+                "class_token": lambda: white,
+                "mask_token": lambda: white,
             }[name]()
             return jnp.asarray(value, shape.dtype)
 

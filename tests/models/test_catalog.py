@@ -30,7 +30,8 @@ FAMILIES = [
 
 
 def build(name, **options):
-    kind = {"image_shape": SHAPE} if "autoencoder" in name else {"num_classes": 4}
+    images = "autoencoder" in name or name.startswith("mae_")
+    kind = {"image_shape": SHAPE} if images else {"num_classes": 4}
     return make_model(name, **kind, **options)
 
 
