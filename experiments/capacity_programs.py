@@ -12,8 +12,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from recon_jax import data, losses, models, parallel, sizing, spectral, training
-from recon_jax.training.objectives import unit_pixels
+from recon_jax import data, models, parallel, sizing, spectral, training
 
 
 class Network(NamedTuple):
@@ -32,23 +31,6 @@ class Network(NamedTuple):
     loss: Callable[..., Any]
     optimizer: optax.GradientTransformation
     image_shape: tuple[int, int, int]
-
-
-def masked_loss(model: models.MaskedAutoencoder, *, axis_name: str | None = None):
-    """Loss of a masked autoencoder: normalised pixels of the hidden patches of 8-bit images."""
-
-    def loss_fn(params, batch_stats, batch, key):
-        images = unit_pixels(batch.images)
-        keys = training.example_keys(key, len(images), axis_name)
-        output = model.apply({"params": params}, images, keys, train=True)
-        patches = models.patchify(images, model.patch_size)
-        values = losses.masked_squared_error(
-            output.reconstruction, patches, output.mask, normalize=True
-        )
-        error = losses.total_of(values, batch.mask)
-        return losses.mean_of(error), (batch_stats, {"masked_squared_error": error})
-
-    return loss_fn
 
 
 def resnet50(options: ConfigDict) -> Network:
@@ -75,7 +57,7 @@ def masked_autoencoder(options: ConfigDict) -> Network:
         dtype=jnp.dtype(options.dtype),
     )
     optimizer = training.make_optimizer("adamw", 2.4e-3, weight_decay=0.05, b2=0.95)
-    return Network(options.name, model, masked_loss, optimizer, shape)
+    return Network(options.name, model, training.masked_autoencoder_loss, optimizer, shape)
 
 
 NETWORKS = {"resnet50": resnet50, "mae": masked_autoencoder}

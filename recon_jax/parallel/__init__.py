@@ -11,6 +11,7 @@ from recon_jax.parallel.host import cpu_cores as cpu_cores
 from recon_jax.parallel.host import host_map as host_map
 from recon_jax.parallel.host import is_cpu as is_cpu
 from recon_jax.parallel.host import is_single_cpu as is_single_cpu
+from recon_jax.parallel.host import tracing_for_accelerators as tracing_for_accelerators
 from recon_jax.parallel.host import tune_allocator as tune_allocator
 from recon_jax.parallel.mapping import AXIS as AXIS
 from recon_jax.parallel.mapping import MAPPINGS as MAPPINGS

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import ctypes
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -22,9 +24,25 @@ def cpu_cores() -> int:
     return os.cpu_count() or 1
 
 
+_for_accelerators = contextvars.ContextVar("for_accelerators", default=False)
+
+
 def is_cpu() -> bool:
     """True where the host's CPU is what JAX computes on, one device or simulated ones."""
-    return jax.default_backend() == "cpu"
+    return jax.default_backend() == "cpu" and not _for_accelerators.get()
+
+
+@contextlib.contextmanager
+def tracing_for_accelerators() -> Iterator[None]:
+    """Within it programs are traced as accelerators run them, whatever this machine is.
+
+    For looking at them: on a CPU, models replace some convolutions by matrix products.
+    """
+    token = _for_accelerators.set(True)
+    try:
+        yield
+    finally:
+        _for_accelerators.reset(token)
 
 
 def is_single_cpu() -> bool:

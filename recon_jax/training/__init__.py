@@ -31,6 +31,7 @@ from recon_jax.training.objectives import autoencoder_loss as autoencoder_loss
 from recon_jax.training.objectives import autoencoder_metrics as autoencoder_metrics
 from recon_jax.training.objectives import classification_loss as classification_loss
 from recon_jax.training.objectives import classification_metrics as classification_metrics
+from recon_jax.training.objectives import masked_autoencoder_loss as masked_autoencoder_loss
 from recon_jax.training.objectives import unit_pixels as unit_pixels
 from recon_jax.training.objectives import variables_of as variables_of
 from recon_jax.training.optimizers import OPTIMIZERS as OPTIMIZERS

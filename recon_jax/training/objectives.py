@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike
 
-from recon_jax import augment, losses
+from recon_jax import augment, losses, models
 from recon_jax.augment.policies import Policy
 from recon_jax.training.keys import example_keys
 from recon_jax.training.state import TrainState
@@ -147,3 +147,38 @@ def autoencoder_metrics(model: nn.Module) -> MetricsFn:
         return {"squared_error": losses.total_of(values, batch.mask)}
 
     return metrics
+
+
+def masked_autoencoder_loss(
+    model: nn.Module,
+    *,
+    policy: Policy | None = None,
+    normalize: bool = True,
+    axis_name: str | None = None,
+) -> LossFn:
+    """Loss of a masked autoencoder: `losses.masked_squared_error` over the images that count.
+
+    Args:
+      model: (images, keys) -> `models.MaskedAutoencoding`, such as `models.MaskedAutoencoder`.
+      policy: augmentation; none if None.
+      normalize: bring every target patch to mean 0 and variance 1.
+      axis_name: name of the device axis, so that every image draws its own mask.
+
+    Returns:
+      A loss for `make_train_step`. 8-bit images are divided by 255. Metric: masked_squared_error.
+    """
+    policy = policy or augment.no_augmentation()
+
+    def loss_fn(params, batch_stats, batch, key):
+        crop_key, mask_key = jax.random.split(key)
+        images = augmented_images(batch, crop_key, policy, axis_name)
+        keys = example_keys(mask_key, len(images), axis_name)
+        output = model.apply({"params": params}, images, keys, train=True)
+        patches = models.patchify(images, model.patch_size)
+        values = losses.masked_squared_error(
+            output.reconstruction, patches, output.mask, normalize=normalize
+        )
+        error = losses.total_of(values, batch.mask)
+        return losses.mean_of(error), (batch_stats, {"masked_squared_error": error})
+
+    return loss_fn

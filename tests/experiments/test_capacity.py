@@ -111,7 +111,7 @@ def test_an_accelerator_runs_other_convolutions_than_the_cpu():
     network = capacity_programs.resnet50(small().resnet50)
     types = capacity_programs.state_types(network), capacity_programs.batch_types(network, 4)
     here = sizing.cost_of(capacity_programs.train_step(network), *types)
-    with capacity_jobs.as_on_accelerators():
+    with parallel.tracing_for_accelerators():
         there = sizing.cost_of(capacity_programs.train_step(network), *types)
     assert here.conv_flops < there.conv_flops
     assert there.dot_flops < here.dot_flops

@@ -66,3 +66,11 @@ def test_allocator_of_another_c_library_is_left_alone(monkeypatch):
 
     monkeypatch.setattr(host.ctypes, "CDLL", missing)
     assert parallel.tune_allocator() is False
+
+
+def test_programs_for_accelerators_can_be_traced_here():
+    with parallel.tracing_for_accelerators():
+        assert not parallel.is_cpu()
+        assert parallel.cpu_compiler_options() == {}
+        assert not parallel.is_single_cpu()
+    assert parallel.is_cpu()
