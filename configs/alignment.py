@@ -53,6 +53,7 @@ def get_config(variant: str = "") -> ConfigDict:
         raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
     config = ConfigDict()
     config.name = variant
+    config.mapping = "pmap"  # over devices; or "shard_map", with the same results
 
     config.data = ConfigDict()
     config.data.source = "embedded"
@@ -60,6 +61,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.image_size = 0  # square side in pixels; 0 keeps the size of the source
     config.data.limit = 0  # number of images, balanced over classes; 0 is all
     config.data.data_dir = ""  # of TFDS; its default if empty
+    # File or workdir of experiments.moments to start from instead of a pass; needs folds = 0.
+    config.data.moments = ""
     # "global": one standard deviation for all pixels, the paper's choice for alignment;
     # "unit": [0, 1]; "per_image": each image by its own first; "per_pixel": every pixel by its own.
     config.data.normalization = "global"

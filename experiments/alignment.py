@@ -31,6 +31,7 @@ from ml_collections import ConfigDict
 import recon_jax
 from configs import alignment as recipe
 from experiments import cli
+from experiments.statistics import open_data, seeded, stream
 from recon_jax import data, report, spectral
 from recon_jax.report import findings as words
 from recon_jax.report import spectral as plots
@@ -75,6 +76,11 @@ def validate(config: ConfigDict) -> None:
             raise ValueError(f"{field} must be at least {low}, got {value}")
     if config.folds == 1 or config.folds < 0:
         raise ValueError(f"folds must be 0 (no spread) or at least 2, got {config.folds}")
+    if config.data.moments and (config.folds or config.compare):
+        raise ValueError(
+            f"data.moments={config.data.moments} is one sum over all images of one source; set "
+            "--config.folds=0 (no spread) and --config.compare='()'"
+        )
     if not config.ranks or min(config.ranks) < 1:
         raise ValueError(f"ranks must be one or more K >= 1, got {config.ranks}")
 
@@ -102,65 +108,9 @@ def smoke(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def open_data(config: ConfigDict, name: str) -> data.Source:
-    """The source a name stands for, under the options of the config."""
-    return data.open_source(
-        name,
-        config.data.split,
-        # A scene is drawn at its own size.
-        image_size=None if "image_size=" in name else config.data.image_size or None,
-        data_dir=config.data.data_dir or None,
-        limit=config.data.limit or None,
-    )
-
-
-def seeded(name: str, seed: int) -> str:
-    """The name of a source that is drawn, with its seed; other names as they are."""
-    if not name.startswith("scenes:") or "seed=" in name:
-        return name
-    return f"{name}{'' if name == 'scenes:' else '&'}seed={seed}"
-
-
-def stream(
-    config: ConfigDict, source: data.Source, workdir: Path
-) -> tuple[list[spectral.Moments], np.ndarray]:
-    """Statistics of the normalised images for each fold, and the factor that normalised them."""
-    options = config.data
-    count = max(config.folds, 1)
-    size, folds = data.fold_steps(source.num_images, count, options.batch_size)
-    first = source.read(np.arange(min(64, source.num_images)))[0]
-    key = {
-        "source": [source.name, source.num_images, source.image_shape],
-        "first_images": hashlib.sha256(np.ascontiguousarray(first).tobytes()).hexdigest(),
-        "data": options.to_dict(),
-        "precision": config.precision,
-    }
-
-    def batches(steps):
-        for step in steps:
-            batch = data.batch_at(source, step=step, batch_size=size)
-            if options.normalization == "per_image":
-                batch = batch._replace(images=data.per_image_standardize(batch.images))
-            yield batch
-
-    found = []
-    for fold, steps in enumerate(folds):
-
-        def compute(label=f"{source.name} {fold + 1}/{count}", steps=steps):
-            shown = report.progress(batches(steps), label, len(steps))
-            return spectral.stream_moments(data.prefetch(shown), source.num_classes)._asdict()
-
-        arrays = report.cached(workdir / "cache", "moments", [key, count, fold], compute)
-        found.append(jax.tree.map(jnp.asarray, spectral.Moments(**arrays)))
-    if options.normalization == "per_image":  # each image has been divided by its own
-        return found, np.ones(())
-    scale = spectral.normalizing_scale(options.normalization, spectral.union_moments(found))
-    return [spectral.scale_moments(fold, scale) for fold in found], np.asarray(scale)
-
-
 def prepare(config: ConfigDict, workdir: Path, seed: int) -> Context:
     """Open the data, stream its statistics, find its spectrum."""
-    source = open_data(config, seeded(config.data.source, seed))
+    source = open_data(config.data, seeded(config.data.source, seed))
     check_against(config, source.image_shape)
     folds, scale = stream(config, source, workdir)
     moments = spectral.union_moments(folds)
@@ -248,7 +198,7 @@ def compare(config: ConfigDict, workdir: Path, seeds: list[int]) -> report.Table
     for name in report.progress(config.compare, "comparing sources"):
         curves, readable = [], []
         for seed in seeds if name.startswith("scenes:") else seeds[:1]:
-            folds, _ = stream(config, open_data(config, seeded(name, seed)), workdir)
+            folds, _ = stream(config, open_data(config.data, seeded(name, seed)), workdir)
             moments = spectral.union_moments(folds)
             spectrum = spectral.eigendecompose(moments)
             curves.append(spectral.alignment_curve(moments, spectrum=spectrum))

@@ -7,7 +7,8 @@ apart (compilation), and block until ready; the table has medians of wall time a
 resuming takes is measured in processes of their own.
 Needs `pip install 'recon-jax[benchmark]'` for PyTorch and scikit-learn. The images are random 8-bit
 ones with the spectrum of natural images (power 1 / f^2), CIFAR-10 sized, so that no download is
-needed and timings do not depend on the content.
+needed and timings do not depend on the content. The jobs called devices-... compare our code on 8
+simulated devices with itself on one, in two processes that take turns.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import scipy.linalg
 from absl import app, flags, logging
 from rich.console import Console
 
-from experiments import benchmark_probes, benchmark_training
+from experiments import benchmark_devices, benchmark_probes, benchmark_training
 from experiments.benchmark_job import Job, measure
 from recon_jax import data, parallel, report, spectral
 
@@ -207,7 +208,12 @@ CLOSED_FORMS = {
         sweep_job, size=32, channels=3, max_rank=256, solver="float64", target=0.2
     ),
 }
-JOBS = {**CLOSED_FORMS, **benchmark_probes.JOBS, **benchmark_training.JOBS}
+JOBS = {
+    **CLOSED_FORMS,
+    **benchmark_devices.JOBS,
+    **benchmark_probes.JOBS,
+    **benchmark_training.JOBS,
+}
 
 
 def main(argv: list[str]) -> None:

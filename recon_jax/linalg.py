@@ -44,7 +44,8 @@ def _require_finite(name: str, a: Array) -> None:
         raise ValueError(f"{name} holds {bad} NaN or infinite entries out of {a.size}")
 
 
-def _fix_signs(vectors: Float[Array, "d k"]) -> Float[Array, "d k"]:
+def fix_signs(vectors: Float[Array, "d k"]) -> Float[Array, "d k"]:
+    """Columns (D, K) with the entry of largest magnitude made positive; zero columns stay."""
     largest = jnp.argmax(jnp.abs(vectors), axis=0)
     signs = jnp.sign(vectors[largest, jnp.arange(vectors.shape[1])])
     return vectors * jnp.where(signs == 0, 1, signs)[None, :]
@@ -53,7 +54,7 @@ def _fix_signs(vectors: Float[Array, "d k"]) -> Float[Array, "d k"]:
 @jax.jit
 def _eigh_descending(a):
     values, vectors = jnp.linalg.eigh(a, symmetrize_input=True)
-    return values[::-1], _fix_signs(vectors[:, ::-1])
+    return values[::-1], fix_signs(vectors[:, ::-1])
 
 
 def eigh_descending(a: Float[Array, "d d"]) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
@@ -84,7 +85,7 @@ def _eigh_generalized(a, b):
     reduced = jax.scipy.linalg.solve_triangular(chol, left.T, lower=True)
     values, vectors = jnp.linalg.eigh(reduced, symmetrize_input=True)
     vectors = jax.scipy.linalg.solve_triangular(chol, vectors[:, ::-1], lower=True, trans=1)
-    return values[::-1], _fix_signs(vectors), jnp.isfinite(chol).all()
+    return values[::-1], fix_signs(vectors), jnp.isfinite(chol).all()
 
 
 def eigh_generalized(

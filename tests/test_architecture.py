@@ -13,6 +13,7 @@ PACKAGE = ROOT / "recon_jax"
 # Arrows go down only: a part may import parts of a lower level, never of its own or a higher one.
 LEVELS = {
     "files": 0,
+    "identity": 0,
     "linalg": 0,
     "parallel": 0,
     "models": 1,

@@ -45,7 +45,7 @@ def test_eigenvectors_have_a_positive_largest_entry():
 
 
 def test_sign_of_a_zero_vector_is_left_alone():
-    vectors = linalg._fix_signs(jnp.array([[0.0, -2.0], [0.0, 1.0]]))
+    vectors = linalg.fix_signs(jnp.array([[0.0, -2.0], [0.0, 1.0]]))
     np.testing.assert_array_equal(vectors, [[0, 2], [0, -1]])
 
 

@@ -26,6 +26,7 @@ from recon_jax.data.normalize import per_image_standardize as per_image_standard
 from recon_jax.data.normalized import normalized_source as normalized_source
 from recon_jax.data.prefetching import prefetch as prefetch
 from recon_jax.data.scenes import scenes_source as scenes_source
+from recon_jax.data.shares import source_share as source_share
 from recon_jax.data.sources import open_source as open_source
 
 __all__ = [
@@ -47,4 +48,5 @@ __all__ = [
     "prefetch",
     "run_batches",
     "scenes_source",
+    "source_share",
 ]

@@ -73,9 +73,12 @@ def split_leading(tree: T, devices: int) -> T:
     return jax.tree.map(split, tree)
 
 
-def _all_devices() -> tuple[jax.Device, ...]:
-    # Process by process, so that rows lie as the processes' shares follow each other in a batch,
-    # and what a device draws for its rows does not depend on how a pod numbers its devices.
+def all_devices() -> tuple[jax.Device, ...]:
+    """The devices of all processes, process by process.
+
+    In this order rows lie as the processes' shares follow each other in a batch, and what a device
+    draws for its rows does not depend on how a pod numbers its devices.
+    """
     return tuple(sorted(jax.devices(), key=lambda device: (device.process_index, device.id)))
 
 
@@ -92,6 +95,12 @@ def _replicas(fn, in_axes, out_axes, axis_name, devices, donate, mapping):
     """
     build = _by_pmap if mapping == "pmap" and len(devices) > 1 else _by_shard_map
     return build(fn, in_axes, out_axes, axis_name, devices, donate)
+
+
+@lru_cache(maxsize=32)
+def _reduction(reduce, axis_name):
+    # The same object every time, so that it is compiled once.
+    return partial(reduce, axis_name=axis_name)
 
 
 def _by_pmap(fn, in_axes, out_axes, axis_name, devices, donate):
@@ -230,7 +239,7 @@ def data_parallel(
     Raises:
       ValueError: on the call, if the batch is not a multiple of the number of devices.
     """
-    devices = tuple(devices) if devices is not None else _all_devices()
+    devices = tuple(devices) if devices is not None else all_devices()
     mapping = _require_mapping(mapping)
     mine = [device for device in devices if device.process_index == jax.process_index()]
     everywhere = NamedSharding(Mesh(np.array(mine), (axis_name,)), PartitionSpec())
@@ -278,7 +287,7 @@ def device_fold(
     Raises:
       ValueError: if a batch cannot be split evenly over the devices.
     """
-    devices, mapping = _all_devices(), _require_mapping(mapping)
+    devices, mapping = all_devices(), _require_mapping(mapping)
     count = _local_count(devices)
 
     def over(fn, arguments, out_axes, donate):
@@ -296,6 +305,6 @@ def device_fold(
         if index % 16 == 15:
             # Simulated CPU devices abort when too many steps are in flight.
             jax.block_until_ready(state)
-    final = over(partial(reduce, axis_name=axis_name), 1, None, ())(state)
+    final = over(_reduction(reduce, axis_name), 1, None, ())(state)
     # On the default device: what follows is computed by each process for itself.
     return jax.tree.map(jnp.asarray, jax.device_get(final))

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
-from recon_jax.parallel.mapping import AXIS, STEPS_IN_FLIGHT
+from recon_jax.parallel.mapping import AXIS, STEPS_IN_FLIGHT, all_devices
 
 T = TypeVar("T")
 
@@ -24,8 +24,7 @@ _EVERYWHERE = PartitionSpec()
 
 
 def _mesh(axis_name: str) -> Mesh:
-    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    return Mesh(np.array(devices), (axis_name,))
+    return Mesh(np.array(all_devices()), (axis_name,))
 
 
 def _own(tree: T) -> T:

@@ -43,10 +43,13 @@ def _pilot(rows: np.ndarray) -> np.ndarray:
     return rows.mean(0)
 
 
-def accumulate(triples: Iterable[tuple], num_classes: int, double: bool = False) -> HostSums:
+def accumulate(triples: Iterable[tuple], num_classes: int, double: bool = False) -> HostSums | None:
     """Sum (images, labels, mask) triples of NumPy arrays, already checked, about a pilot image.
 
     With `double`, images that are not 8-bit are multiplied in float64 (`dsyrk`) throughout.
+
+    Returns:
+      The sums; None if there is no image.
     """
     pilot = None
     class_counts = np.zeros(num_classes, np.int64)
@@ -87,7 +90,7 @@ def accumulate(triples: Iterable[tuple], num_classes: int, double: bool = False)
             class_sums += gemm(1.0, block.T, one_hot)
         class_counts += np.bincount(labels, minlength=num_classes)
     if pilot is None:
-        raise ValueError("no images were given: the source is empty or wholly masked")
+        return None
     if held:
         second += held_second
     return HostSums(int(class_counts.sum()), pilot.astype(float), second, class_sums, class_counts)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from recon_jax.linalg import is_concrete
 from recon_jax.spectral.corruptions import Corruption
@@ -31,12 +31,17 @@ from recon_jax.spectral.spectrum import Spectrum, eigendecompose
 
 def require_classes(moments: Moments) -> None:
     """Raise ValueError unless two classes or more are present. Skipped inside jit."""
-    if not is_concrete(moments.class_counts):
+    require_two_classes(moments.class_counts)
+
+
+def require_two_classes(class_counts: Int[Array, " c"]) -> None:
+    """Raise ValueError unless two counts or more are positive. Skipped inside jit."""
+    if not is_concrete(class_counts):
         return
-    present = int(np.count_nonzero(moments.class_counts))
+    present = int(np.count_nonzero(class_counts))
     if present < 2:
         raise ValueError(
-            f"alignment compares classes, but only {present} of {moments.num_classes} classes have "
+            f"alignment compares classes, but only {present} of {len(class_counts)} classes have "
             "images; give labels of two classes or more"
         )
 

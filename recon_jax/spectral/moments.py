@@ -7,8 +7,6 @@ data over batches, devices and hosts gives the same statistics, and nothing late
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -19,7 +17,10 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, Shaped
 
 from recon_jax import parallel
 from recon_jax.linalg import is_concrete
-from recon_jax.spectral import _host_moments as host_moments
+
+# Rows that XLA's CPU backend adds at a time. It has no product that accumulates, and the product of
+# a whole D x D matrix would pass through memory that several devices share.
+_PANEL = 512
 
 
 class Moments(NamedTuple):
@@ -74,26 +75,6 @@ def init_moments(num_features: int, num_classes: int, dtype: DTypeLike | None = 
     )
 
 
-def _batch_moments(images, labels, mask, num_classes, dtype) -> Moments:
-    rows = images.reshape(images.shape[0], -1).astype(dtype)
-    weight = mask.astype(dtype)[:, None]
-    one_hot = jax.nn.one_hot(labels, num_classes, dtype=dtype) * weight
-    mean = (rows * weight).sum(0) / jnp.maximum(weight.sum(), 1)
-    centred = (rows - mean[None, :]) * weight
-    # The transpose behind a barrier: XLA's CPU matmul is much slower on a transposed left operand.
-    transposed = jax.lax.optimization_barrier(centred.T)
-    product = lambda right: jnp.matmul(transposed, right, precision="highest")  # noqa: E731
-    return Moments(
-        count=mask.sum(dtype=jnp.int32),
-        mean=mean,
-        scatter=product(centred),
-        cross=product(one_hot),
-        class_counts=(jax.nn.one_hot(labels, num_classes, dtype=jnp.int32) * mask[:, None]).sum(
-            0, dtype=jnp.int32
-        ),
-    )
-
-
 def merge_moments(a: Moments, b: Moments) -> Moments:
     """Statistics of the union of two disjoint sets of images; associative and commutative.
 
@@ -110,7 +91,7 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
         )
     count = a.count + b.count
     dtype = a.mean.dtype
-    total = jnp.maximum(count, 1).astype(dtype)
+    total = (count + (count == 0)).astype(dtype)  # operators alone: NumPy's float64 stays so
     share_a, share_b = a.count.astype(dtype) / total, b.count.astype(dtype) / total
     delta = b.mean - a.mean
     shift_a, shift_b = share_b * delta, -share_a * delta  # joint mean minus own mean
@@ -127,10 +108,97 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
     )
 
 
-@jax.jit
-def _update(moments, images, labels, mask):
-    batch = _batch_moments(images, labels, mask, moments.num_classes, moments.mean.dtype)
-    return merge_moments(moments, batch)
+class Centred(NamedTuple):
+    """One batch, ready to be added.
+
+    Attributes:
+      rows: Z (B, D); S + Z^T Z is the scatter with the batch in it.
+      centre: what was subtracted (D,).
+      mean: of all images, the batch included (D,).
+      one_hot: labels (B, C).
+    """
+
+    rows: Float[Array, "b d"]
+    centre: Float[Array, " d"]
+    mean: Float[Array, " d"]
+    one_hot: Float[Array, "b c"]
+
+
+def centre_batch(moments: Moments, images: Array, labels: Array, mask: Array) -> Centred:
+    """Centre a batch so that one product adds it to the scatter, whatever came before.
+
+    With d = mean_batch - mean and N = N_old + N_batch, centring on mean + (1 - sqrt(N_old / N)) d
+    puts the rank-one term of `merge_moments`, N_batch (N_old / N) d d^T, into Z^T Z. What is linear
+    in S, such as S R or trace(S), then needs no D x D array at all.
+    """
+    dtype = moments.mean.dtype
+    rows = images.reshape(images.shape[0], -1).astype(dtype)
+    weight = mask.astype(dtype)[:, None]
+    old, added = moments.count.astype(dtype), weight.sum()
+    total = jnp.maximum(old + added, 1)
+    step = (rows * weight).sum(0) / jnp.maximum(added, 1) - moments.mean
+    centre = moments.mean + (1 - jnp.sqrt(old / total)) * step
+    return Centred(
+        rows=(rows - centre[None, :]) * weight,
+        centre=centre,
+        mean=moments.mean + (added / total) * step,
+        one_hot=jax.nn.one_hot(labels, moments.num_classes, dtype=dtype) * weight,
+    )
+
+
+def transposed_product(left: Float[Array, "n k"], right: Float[Array, "n m"]) -> Array:
+    """left^T right in full precision."""
+    # The transpose behind a barrier: XLA's CPU matmul is much slower on a transposed left operand.
+    left = jax.lax.optimization_barrier(left.T)
+    return jnp.matmul(left, right, precision="highest")
+
+
+def add_product(
+    total: Float[Array, "n m"], left: Float[Array, "b n"], right: Float[Array, "b m"]
+) -> Float[Array, "n m"]:
+    """The sum total + left^T right, in full precision."""
+    size = len(total)
+    if size < 2 * _PANEL or not parallel.is_cpu():
+        return total + transposed_product(left, right)
+    left = jax.lax.optimization_barrier(left.T)
+
+    def add_panel(index, total):
+        rows = jax.lax.dynamic_slice_in_dim(left, index * _PANEL, _PANEL)
+        panel = jax.lax.dynamic_slice_in_dim(total, index * _PANEL, _PANEL)
+        panel = panel + jnp.matmul(rows, right, precision="highest")
+        return jax.lax.dynamic_update_slice_in_dim(total, panel, index * _PANEL, 0)
+
+    total = jax.lax.fori_loop(0, size // _PANEL, add_panel, total)
+    last = size - size % _PANEL
+    if last == size:
+        return total
+    return total.at[last:].add(jnp.matmul(left[last:], right, precision="highest"))
+
+
+def add_labels(moments: Moments, batch: Centred) -> Moments:
+    """Add a centred batch to all statistics but the scatter."""
+    counts = batch.one_hot.sum(0)
+    moved = moments.class_counts.astype(counts.dtype)
+    cross = transposed_product(batch.rows, batch.one_hot)
+    return moments._replace(
+        count=moments.count + counts.sum().astype(jnp.int32),
+        mean=batch.mean,
+        cross=moments.cross
+        + cross
+        + (batch.centre - batch.mean)[:, None] * counts[None, :]
+        + (moments.mean - batch.mean)[:, None] * moved[None, :],
+        class_counts=moments.class_counts + counts.astype(jnp.int32),
+    )
+
+
+def add_batch(moments: Moments, images: Array, labels: Array, mask: Array) -> Moments:
+    """Add a batch that has been checked; for use inside jit."""
+    batch = centre_batch(moments, images, labels, mask)
+    scatter = add_product(moments.scatter, batch.rows, batch.rows)
+    return add_labels(moments, batch)._replace(scatter=scatter)
+
+
+_update = jax.jit(add_batch)
 
 
 def update_moments(
@@ -156,11 +224,12 @@ def update_moments(
     """
     images, labels = jnp.asarray(images), jnp.asarray(labels)
     mask = jnp.ones(labels.shape, bool) if mask is None else jnp.asarray(mask)
-    _check_batch(images, labels, mask, moments.num_features, moments.num_classes)
+    check_batch(images, labels, mask, moments.num_features, moments.num_classes)
     return _update(moments, images, labels, mask)
 
 
-def _check_batch(images, labels, mask, num_features: int, num_classes: int) -> None:
+def check_batch(images, labels, mask, num_features: int, num_classes: int) -> None:
+    """Raise ValueError for a batch that does not fit; values are checked outside jit."""
     features = int(np.prod(images.shape[1:]))
     if images.ndim < 2 or features != num_features:
         raise ValueError(
@@ -192,10 +261,17 @@ def _check_batch(images, labels, mask, num_features: int, num_classes: int) -> N
             )
 
 
-def reduce_moments(moments: Moments, axis_name: str) -> Moments:
+def reduce_moments(
+    moments: Moments, axis_name: str, right: Float[Array, "d l"] | None = None
+) -> Moments:
     """The union over a device axis, for use under pmap: one psum for each statistic.
 
     mean = psum(N_i mean_i) / N; S = psum(S_i + N_i d_i d_i^T), d_i = mean_i - mean; cross likewise.
+
+    Args:
+      moments: of this device.
+      axis_name: of the device axis.
+      right: R (D, L), if the statistics hold S R in the place of S.
     """
     dtype = moments.mean.dtype
     weight = moments.count.astype(dtype)
@@ -203,83 +279,14 @@ def reduce_moments(moments: Moments, axis_name: str) -> Moments:
     mean = jax.lax.psum(weight * moments.mean, axis_name) / jnp.maximum(count, 1).astype(dtype)
     delta = moments.mean - mean
     own_counts = moments.class_counts.astype(dtype)
+    other = delta if right is None else jnp.matmul(delta, right, precision="highest")
     return Moments(
         count=count,
         mean=mean,
-        scatter=jax.lax.psum(moments.scatter + weight * delta[:, None] * delta[None, :], axis_name),
+        scatter=jax.lax.psum(moments.scatter + weight * delta[:, None] * other[None, :], axis_name),
         cross=jax.lax.psum(moments.cross + delta[:, None] * own_counts[None, :], axis_name),
         class_counts=jax.lax.psum(moments.class_counts, axis_name),
     )
-
-
-def _checked_triples(batches: Iterable, num_classes: int) -> Iterator[tuple]:
-    num_features = None
-    for batch in batches:
-        images, labels, *rest = batch
-        images, labels = np.asarray(images), np.asarray(labels)
-        mask = np.asarray(rest[0], bool) if rest else np.ones(labels.shape, bool)
-        num_features = num_features or int(np.prod(images.shape[1:]))
-        _check_batch(images, labels, mask, num_features, num_classes)
-        yield images, labels, mask
-
-
-def _stream_on_host(triples: Iterable[tuple], num_classes: int, dtype: jnp.dtype) -> Moments:
-    sums = host_moments.accumulate(triples, num_classes, double=dtype == jnp.float64)
-    shift = sums.class_sums.sum(1) / sums.count
-    cross = sums.class_sums - shift[:, None] * sums.class_counts[None, :]
-    return Moments(
-        count=jnp.asarray(sums.count, jnp.int32),
-        mean=jnp.asarray(sums.pilot + shift, dtype),
-        scatter=jnp.asarray(host_moments.centred_scatter(sums, shift, dtype)),
-        cross=jnp.asarray(cross, dtype),
-        class_counts=jnp.asarray(sums.class_counts, jnp.int32),
-    )
-
-
-def _stream_on_devices(triples: Iterator[tuple], num_classes: int, dtype) -> Moments:
-    first = next(triples, None)
-    if first is None:
-        raise ValueError("no images were given: the source is empty or wholly masked")
-
-    def update(state, images, labels, mask):
-        return merge_moments(state, _batch_moments(images, labels, mask, num_classes, dtype))
-
-    initial = init_moments(int(np.prod(first[0].shape[1:])), num_classes, dtype)
-    moments = parallel.device_fold(
-        update, initial, itertools.chain([first], triples), reduce_moments
-    )
-    if int(moments.count) == 0:
-        raise ValueError("no images were given: the source is empty or wholly masked")
-    return moments
-
-
-def stream_moments(
-    batches: Iterable[tuple], num_classes: int, *, dtype: DTypeLike | None = None
-) -> Moments:
-    """Statistics of a stream of batches, over all devices and processes; memory independent of N.
-
-    On one CPU device the host's BLAS accumulates in float32 blocks and float64 totals, exactly for
-    8-bit images (the same to the last bit for any batch size and order). Elsewhere every device
-    accumulates its share of each batch, and one collective at the end joins them.
-
-    Args:
-      batches: (images, labels) or (images, labels, mask) with images (B, H, W, C) or (B, D) in the
-        units they come in, labels (B,) in [0, C), mask (B,) False for padding. `data.Batch` fits.
-        With several processes, each gives its own share, the same number of batches.
-      num_classes: C.
-      dtype: of the result; JAX's default float if None.
-
-    Returns:
-      The Moments of all images.
-
-    Raises:
-      ValueError: if there is no image, an image size changes between batches, a label is out of
-        range, a pixel is NaN or infinite, or a batch cannot be split evenly over the devices.
-    """
-    dtype = jnp.dtype(dtype or jnp.result_type(float))
-    triples = _checked_triples(batches, num_classes)
-    stream = _stream_on_host if parallel.is_single_cpu() else _stream_on_devices
-    return stream(triples, num_classes, dtype)
 
 
 def scale_moments(moments: Moments, scale: ArrayLike) -> Moments:

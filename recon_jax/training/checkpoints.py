@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from recon_jax import parallel
+from recon_jax.identity import identity_differences, json_content
 from recon_jax.training import fingerprint
 
 DAMAGED = "damaged"
@@ -174,7 +175,7 @@ def save_checkpoint(
     content = {
         "step": step,
         "leaves": {name: {**spec, "sha256": digests[name]} for name, spec in specs.items()},
-        "identity": fingerprint.json_content(identity),
+        "identity": json_content(identity),
         "carry": carry,
         "metric": metric,
     }
@@ -319,7 +320,7 @@ def restore_checkpoint(
     Raises:
       ValueError: the checkpoint is of another identity or model, or lies past the end of the run.
     """
-    identity = fingerprint.json_content(identity)
+    identity = json_content(identity)
     found = parallel.from_main(lambda: _newest_good(checkpoints, template, identity, total_steps))
     if found is None:
         return None
@@ -345,7 +346,7 @@ def _newest_good(checkpoints, template, identity, total_steps):
 
 def _require_same_run(path, step, manifest, template, identity, total_steps) -> None:
     way_out = "use another workdir, or remove this one to start over"
-    differences = fingerprint.identity_differences(manifest["identity"], identity)
+    differences = identity_differences(manifest["identity"], identity)
     if differences:
         raise ValueError(
             f"checkpoint {path} belongs to a run with other settings: {'; '.join(differences)}; "

@@ -22,8 +22,8 @@ from absl import logging
 
 from recon_jax import parallel
 from recon_jax.data import prefetch
+from recon_jax.identity import json_content
 from recon_jax.training import checkpoints as saving
-from recon_jax.training.fingerprint import json_content
 from recon_jax.training.metrics import compute_metrics, merge_metrics
 from recon_jax.training.metrics_log import open_metrics
 from recon_jax.training.progress import open_board, show_progress

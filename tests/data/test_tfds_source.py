@@ -124,6 +124,27 @@ def test_batches_come_from_disk(data_dir):
     assert sorted(numbers(seen)) == list(range(TRAIN))
 
 
+@pytest.mark.parametrize("processes", [2, 3])
+def test_each_process_reads_its_own_records_alone(data_dir, monkeypatch, processes):
+    kind, fetched, everything = tfds.core.data_sources.base.BaseDataSource, [], []
+    get = kind.__getitems__
+    monkeypatch.setattr(
+        kind, "__getitems__", lambda self, keys: fetched.extend(keys) or get(self, keys)
+    )
+    for index in range(processes):
+        source = open_source("tfds:cifar10", data_dir=data_dir)
+        fetched.clear()  # opening looks at the first record
+        batches = [
+            batch_at(source, step=s, batch_size=12, process_index=index, process_count=processes)
+            for s in range(2)
+        ]
+        assert len(fetched) == len(set(fetched)) == sum(batch.mask.sum() for batch in batches)
+        everything += fetched
+    assert sorted(everything) == list(range(TRAIN))
+    # The last 8 images leave the last of 3 processes nothing but padding.
+    assert batches[-1].mask.any() == (processes == 2)
+
+
 def test_a_version_may_be_named(data_dir):
     assert open_source("tfds:cifar10:3.0.2", data_dir=data_dir).num_images == TRAIN
 

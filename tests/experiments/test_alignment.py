@@ -77,7 +77,7 @@ def test_the_same_command_again_reads_finished_steps(finished, monkeypatch):
 @pytest.mark.parametrize("normalization", ["unit", "per_image", "per_pixel"])
 def test_normalisations_match_normalised_images(tmp_path, normalization):
     config = small(**{"data.normalization": normalization, "folds": 0})
-    source = alignment.open_data(config, "embedded")
+    source = alignment.open_data(config.data, "embedded")
     folds, _ = alignment.stream(config, source, tmp_path)
     moments = spectral.union_moments(folds)
     pixels, _ = source.read(np.arange(500))

@@ -2,7 +2,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import benchmark, benchmark_job, benchmark_probes, benchmark_training
+from experiments import (
+    benchmark,
+    benchmark_devices,
+    benchmark_job,
+    benchmark_probes,
+    benchmark_training,
+)
 from experiments.benchmark_job import Job, Measured, measure
 
 pytest.importorskip("torch", reason="the peers are PyTorch and scikit-learn: [benchmark]")
@@ -15,6 +21,13 @@ def test_jobs_and_their_peers_run(name):
         job = benchmark.JOBS[name](True)
         for call in (job.ours, *job.peers.values()):
             assert benchmark_job.timed(call) > 0
+
+
+def test_streams_on_8_devices_are_timed_against_one():
+    job = benchmark.JOBS["devices-moments"](True)
+    for call in (job.ours, *job.peers.values()):
+        assert benchmark_job.timed(call) > 0
+    benchmark_devices.stream_sketch(benchmark_devices.BATCH, 16)
 
 
 def test_the_steps_compute_in_float32():

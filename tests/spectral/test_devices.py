@@ -1,9 +1,11 @@
 """Streaming over simulated devices and processes, and the default float32 mode; in subprocesses."""
 
+import functools
 import json
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from recon_jax.spectral import (
     neutrality,
     patch_mask,
     project,
+    sketch_scatter,
     solve_denoising,
     solve_joint,
     split_by_variance,
@@ -24,40 +27,68 @@ from recon_jax.spectral import (
 from . import reference
 
 WORKERS = Path(__file__).parent / "workers"
-CHECKS = re.findall(r"^def check_(\w+)", (WORKERS / "eight_devices.py").read_text(), re.MULTILINE)
+
+
+def checks_of(script):
+    return re.findall(r"^def check_(\w+)", (WORKERS / script).read_text(), re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
-def eight_devices(run_workers, tmp_path_factory):
-    target = tmp_path_factory.mktemp("devices") / "report.json"
-    run_workers(WORKERS / "eight_devices.py", [target])
-    return json.loads(target.read_text())
+def report_of(run_workers, tmp_path_factory):
+    """A function: script -> the report of its checks, run once."""
+
+    @functools.cache
+    def report(script):
+        target = tmp_path_factory.mktemp("devices") / "report.json"
+        run_workers(WORKERS / script, [target])
+        return json.loads(target.read_text())
+
+    return report
 
 
-@pytest.mark.parametrize("name", CHECKS)
-def test_on_8_devices(eight_devices, name):
-    assert eight_devices[f"check_{name}"] == ""
+@pytest.mark.parametrize("name", checks_of("eight_devices.py"))
+def test_on_8_devices(report_of, name):
+    assert report_of("eight_devices.py")[f"check_{name}"] == ""
+
+
+@pytest.mark.parametrize("name", checks_of("scale_eight_devices.py"))
+def test_at_scale_on_8_devices(report_of, name):
+    assert report_of("scale_eight_devices.py")[f"check_{name}"] == ""
 
 
 def test_two_processes_agree_with_one(run_workers, free_port, tmp_path, image_like):
-    images, labels = image_like(64, (3, 4, 1), 3, seed=4)
-    mask = np.random.default_rng(0).random(64) < 0.9
-    np.savez(tmp_path / "data.npz", images=images, labels=labels, mask=mask)
+    images, labels = image_like(69, (4, 4, 1), 3, seed=4)  # the last share of process 1 is padding
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
     port = free_port()
     targets = [tmp_path / f"process{i}.npz" for i in range(2)]
     run_workers(
         WORKERS / "two_processes.py",
-        *([port, i, tmp_path / "data.npz", target] for i, target in enumerate(targets)),
-        timeout=100,
+        *([port, i, tmp_path / "data.npz", target, tmp_path] for i, target in enumerate(targets)),
+        timeout=120,
     )
     first, second = (dict(np.load(target)) for target in targets)
-    expected = reference.moments_of(images[mask], labels[mask], 3)._asdict()
-    expected["values"] = eigendecompose(reference.moments_of(images[mask], labels[mask], 3)).values
-    assert set(first) == set(second) == set(expected)
-    for name, wanted in expected.items():
+    exact = reference.moments_of(images, labels, 3)
+    sketch = sketch_scatter(exact, 4, key=jax.random.key(0), oversampling=2, power_iterations=1)
+    expected = {
+        **exact._asdict(),
+        **{f"resumed_{name}": value for name, value in exact._asdict().items()},
+        "values": eigendecompose(exact).values,
+        "sketch": sketch.values,
+        "sharded_sketch": sketch.values,
+        "sharded_rows": exact.scatter,
+    }
+    seen = [set(part.pop("indices")) for part in (first, second)]
+    assert not seen[0] & seen[1]
+    assert seen[0] | seen[1] == set(range(69))
+    rows = [part.pop("sharded_rows") for part in (first, second)]
+    assert set(first) == set(second) == set(expected) - {"sharded_rows"}
+    for name in first:
         np.testing.assert_array_equal(first[name], second[name])
+    # Each process holds its own half of the rows, and no more.
+    first["sharded_rows"] = np.concatenate(rows)
+    for name, wanted in expected.items():
         scale = float(np.abs(wanted).max())
-        np.testing.assert_allclose(first[name], wanted, rtol=1e-12, atol=1e-12 * scale)
+        np.testing.assert_allclose(first[name], wanted, rtol=1e-10, atol=1e-12 * scale)
 
 
 @pytest.fixture(scope="module")

@@ -152,6 +152,34 @@ def test_device_stream_over_a_split_equals_one_shot(data, monkeypatch):
     assert_same(ours, reference.moments_of(*data, CLASSES))
 
 
+@pytest.mark.parametrize("size", [1023, 1024, 1100])
+def test_scatters_that_devices_add_in_panels(size):
+    images, labels = random_bytes(40, size)
+    parts = [(images[i : i + 20], labels[i : i + 20]) for i in (0, 20)]
+    exact = reference.moments_of(images, labels, CLASSES)
+    assert_same(stream_moments(parts, CLASSES, engine="devices"), exact, rtol=1e-12)
+    single = stream_moments(parts, CLASSES, engine="devices", dtype=jnp.float32)
+    assert_same(single, exact, rtol=1e-6)
+
+
+def test_a_drifting_stream_keeps_its_digits_in_float32():
+    # Every batch far from those before it, as where images come sorted.
+    rng = np.random.default_rng(2)
+    images = rng.standard_normal((640, 6)) + np.repeat(np.arange(64.0) * 3, 10)[:, None]
+    labels = rng.integers(0, CLASSES, 640)
+    exact = reference.moments_of(images, labels, CLASSES)
+    parts = [(images[i : i + 10], labels[i : i + 10]) for i in range(0, 640, 10)]
+    ours = stream_moments(parts, CLASSES, engine="devices", dtype=jnp.float32)
+    assert_same(ours._replace(cross=exact.cross), exact, rtol=1e-6)
+    np.testing.assert_allclose(ours.cross, exact.cross, atol=1e-6 * 640 * float(exact.mean.max()))
+
+
+@pytest.mark.parametrize("engine", ["gpu", "Host"])
+def test_unknown_engines_are_refused(data, engine):
+    with pytest.raises(ValueError, match=f"one of auto, host, devices, got '{engine}'"):
+        stream_moments([data], CLASSES, engine=engine)
+
+
 # Masks -------------------------------------------------------------------------------------------
 
 

@@ -1,9 +1,7 @@
 """Checks on 8 simulated devices, in a process of its own; prints one JSON line a check."""
 
-import json
 import re
 import sys
-import traceback
 
 import jax
 
@@ -23,6 +21,7 @@ from recon_jax.spectral import (  # noqa: E402
     stream_moments,
     update_moments,
 )
+from tests.checks import run_checks  # noqa: E402
 
 
 def batches(count=5, size=16, dtype=None):
@@ -167,13 +166,4 @@ def check_device_fold_reduces_once():
 
 
 if __name__ == "__main__":
-    report = {}
-    for name, check in list(globals().items()):
-        if name.startswith("check_"):
-            try:
-                check()
-                report[name] = ""
-            except BaseException:  # also what pytest.raises ends a check with
-                report[name] = traceback.format_exc()
-    with open(sys.argv[1], "w") as out:
-        json.dump(report, out)
+    run_checks(globals(), sys.argv[1])

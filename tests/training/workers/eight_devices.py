@@ -1,10 +1,8 @@
 """Training steps on 8 simulated devices, in a process of its own; writes one result a check."""
 
 import ctypes
-import json
 import sys
 import tempfile
-import traceback
 from pathlib import Path
 
 import jax
@@ -22,6 +20,7 @@ from recon_jax.training import compute_metrics, device_key, make_train_step  # n
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
+from tests.checks import run_checks  # noqa: E402
 from tests.training.cases import make_batch, make_loss, make_state  # noqa: E402
 
 
@@ -202,12 +201,4 @@ def check_the_compilation_cache_fills():
 
 
 if __name__ == "__main__":
-    report = {}
-    for name, check in list(globals().items()):
-        if name.startswith("check_"):
-            try:
-                check()
-                report[name] = ""
-            except BaseException:  # also what pytest.raises ends a check with
-                report[name] = traceback.format_exc()
-    Path(sys.argv[1]).write_text(json.dumps(report))
+    run_checks(globals(), sys.argv[1])
