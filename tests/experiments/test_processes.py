@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,15 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.parallel.launch import free_port
+from tests.parallel.launch import environment, free_port
 
 ROOT = Path(__file__).parents[2]
 
 
 def run(name, workdir, count, *flags):
     """Exit codes and standard errors of all processes."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
-    env |= {"JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-m", f"experiments.{name}", "--smoke", f"--workdir={workdir}"]
     command += flags
     if count > 1:
@@ -27,7 +24,7 @@ def run(name, workdir, count, *flags):
         subprocess.Popen(
             [*command, f"--process_id={index}"] if count > 1 else command,
             cwd=ROOT,
-            env=env,
+            env=environment(),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

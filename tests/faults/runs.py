@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -10,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.parallel import launch
+
 ROOT = Path(__file__).parents[2]
 WORKER = ROOT / "tests" / "training" / "workers" / "train.py"
 
 
 def command_of(workdir, devices=1, options=None, inside=()):
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
-    env |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, str(WORKER), str(workdir), str(devices), json.dumps(options or {})]
-    return {"args": [*inside, *command], "cwd": ROOT, "env": env}
+    return {"args": [*inside, *command], "cwd": ROOT, "env": launch.environment()}
 
 
 def start(workdir, devices=1, **options):

@@ -7,8 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -34,24 +32,26 @@ def numbers(workdir):
     return {key: results[key] for key in ("summary", "setting", "corruptions", "sweep")}
 
 
-@pytest.mark.parametrize(("sent", "steps"), [(signal.SIGKILL, 1), (signal.SIGTERM, 5)])
-def test_killed_run_resumes_to_the_same_numbers(tmp_path, sent, steps):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(start(whole), whole)
-
-    process = start(broken)
+def stop(workdir, sent, steps):
+    """End a run once that many steps are finished and the next is under way; what it kept."""
+    process = start(workdir)
     deadline = time.monotonic() + 240
-    # Killed once that many steps are finished and the next is under way.
-    while len(list(broken.glob("cache/*.npz"))) < steps and time.monotonic() < deadline:
-        assert process.poll() is None, Path(f"{broken}.log").read_text()
+    while len(list(workdir.glob("cache/*.npz"))) < steps and time.monotonic() < deadline:
+        assert process.poll() is None, Path(f"{workdir}.log").read_text()
         time.sleep(0.01)
     process.send_signal(sent)
     # SIGTERM is an order to stop, which was obeyed.
     assert process.wait(60) == (0 if sent == signal.SIGTERM else -sent)
-    assert not (broken / "results.json").exists()
-    kept = {path: path.read_bytes() for path in broken.glob("cache/*.npz")}
+    assert not (workdir / "results.json").exists()
+    kept = {path: path.read_bytes() for path in workdir.glob("cache/*.npz")}
     assert len(kept) >= steps
+    return kept
 
+
+def test_killed_run_resumes_to_the_same_numbers(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finish(start(whole), whole)
+    kept = stop(broken, signal.SIGKILL, 1) | stop(broken, signal.SIGTERM, 5)
     finish(start(broken), broken)
     assert numbers(broken) == numbers(whole)
     for path, content in kept.items():

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,6 +14,21 @@ import numpy as np
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).parent / "workers" / "train.py"
+
+# Runs are started again and again: what one has compiled the next ones read.
+_CACHE = tempfile.TemporaryDirectory(prefix="recon_jax_compiled")
+
+
+def environment():
+    """For a worker: nothing of JAX's from outside, one thread, and the cache."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+    return env | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "OPENBLAS_NUM_THREADS": "1",
+        "JAX_COMPILATION_CACHE_DIR": _CACHE.name,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+    }
 
 
 def free_port():
@@ -24,8 +40,7 @@ def free_port():
 def start(folder, count, devices, *changes, **options):
     """One process for each index; what they say is in log<i> of the folder."""
     folder.mkdir(exist_ok=True)
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
-    env |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1"}
+    env = environment()
     shared = {"workdir": str(folder / "run"), "out": str(folder), "port": free_port()}
     processes = []
     for index in range(count):
