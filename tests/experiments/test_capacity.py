@@ -33,6 +33,7 @@ def finished(tmp_path_factory):
         return workdir, capacity.run(config, workdir, [0]), config
 
 
+@pytest.mark.slow
 def test_every_output_is_there(finished):
     workdir, _, _ = finished
     names = {str(path.relative_to(workdir)) for path in workdir.rglob("*") if path.is_file()}
@@ -46,6 +47,7 @@ def test_every_output_is_there(finished):
     assert [row[0] for row in rows] == ["v4-16"] * 5
 
 
+@pytest.mark.slow
 def test_results_follow_from_costs_and_peaks(finished):
     _, results, config = finished
     chip = config.chips.v4
@@ -63,6 +65,7 @@ def test_results_follow_from_costs_and_peaks(finished):
     assert all(rate > 0 for rate in results["rates"].values())
 
 
+@pytest.mark.slow
 def test_the_network_carries_the_gradient(finished):
     _, results, config = finished
     for row, kind in zip(results["sized"][-2:], ("resnet50", "mae"), strict=True):

@@ -139,6 +139,7 @@ def test_the_same_command_again_trains_nothing(finished, monkeypatch):
     assert again["summary"] == first["summary"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_ends_with_the_same_bits(finished, tmp_path, monkeypatch):
     workdir, _, config = finished
     measure, calls = learning_runs.measure, []

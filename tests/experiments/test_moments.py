@@ -97,7 +97,9 @@ def alignment_config(path, **changes):
     return config
 
 
-@pytest.mark.parametrize("normalization", ["global", "per_image"])
+@pytest.mark.parametrize(
+    "normalization", [pytest.param("global", marks=pytest.mark.slow), "per_image"]
+)
 def test_alignment_starts_from_the_file(tmp_path, monkeypatch, normalization):
     units = "per_image" if normalization == "per_image" else "none"
     moments.run(small(**{"data.normalization": units}), tmp_path / "moments", [0])

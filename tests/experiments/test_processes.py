@@ -46,7 +46,7 @@ def numbers(path):
 @pytest.mark.parametrize(
     "name",
     [
-        "alignment",
+        pytest.param("alignment", marks=pytest.mark.slow),
         pytest.param("subspace_classification", marks=pytest.mark.slow),
         pytest.param("learning_order", marks=pytest.mark.slow),
         pytest.param("guidance", marks=pytest.mark.slow),

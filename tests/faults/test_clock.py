@@ -49,6 +49,7 @@ def rates_of(text):
     return [float(number) for pair in rates for number in pair]
 
 
+@pytest.mark.slow
 def test_a_run_through_jumps_of_the_clock_ends_with_the_same_bits(tmp_path, whole):
     workdir = tmp_path / "run"
     there_and_back = {"start": YEAR, "8": 0, "14": -YEAR, "20": YEAR}

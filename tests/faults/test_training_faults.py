@@ -31,7 +31,7 @@ def damage_newest(workdir):
     return newest
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_killed_and_terminated_run_ends_with_the_same_bits(tmp_path, whole, devices):
     workdir = tmp_path / "run"
     # Other steps at each run of the tests; written down for the case that one fails.

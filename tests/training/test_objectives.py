@@ -170,7 +170,7 @@ def test_masked_autoencoder_loss_is_over_hidden_patches_of_images_that_count():
 
     keys = example_keys(jax.random.split(state.key)[1], 12)
     images = batch.images / np.float32(255)
-    output = model.apply({"params": state.params}, images, keys)
+    output = jax.jit(model.apply)({"params": state.params}, images, keys)
     patches = models.patchify(images, 2)
     errors = np.square(np.asarray(output.reconstruction) - patches).mean(-1)
     hidden = np.asarray(output.mask)
