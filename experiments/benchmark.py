@@ -225,6 +225,10 @@ def main(argv: list[str]) -> None:
     if unknown:
         sys.exit(f"unknown jobs {', '.join(unknown)}; choose from {', '.join(JOBS)}")
     parallel.tune_allocator()
+    parallel.initialize()
+    print(parallel.describe(), file=sys.stderr, flush=True)
+    if parallel.process_count() > 1:
+        sys.exit("the benchmark compares what one process does; start it as one")
     workdir = report.prepare_workdir(_WORKDIR.value)
     facts = report.provenance()
     rows = []

@@ -123,7 +123,6 @@ def test_the_same_command_again_trains_nothing(finished, tmp_path, monkeypatch):
     assert tables(workdir) == tables(finished[0])
 
 
-@pytest.mark.slow
 def test_a_killed_experiment_ends_with_the_same_tables(finished, tmp_path):
     workdir, name = tmp_path / "copy", "latent4-guidance0.01-seed1"
     shutil.copytree(finished[0], workdir)

@@ -216,6 +216,7 @@ def batches_in(path):
     return 0
 
 
+@pytest.mark.slow
 def test_a_killed_pass_goes_on_to_the_same_bits(tmp_path):
     source, size = "scenes:image_size=12&num_images=2000", 8
     fields = {"data.source": source, "data.batch_size": size, "save_every": 2}

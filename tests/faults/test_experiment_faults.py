@@ -90,7 +90,8 @@ def without_seconds(files):
     }
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 8])
 def test_tables_metrics_and_parameters_survive_kills(tmp_path, devices):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(whole, devices)

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -48,6 +50,7 @@ def stop(workdir, sent, steps):
     return kept
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_numbers(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(start(whole), whole)
