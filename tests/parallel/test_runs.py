@@ -73,11 +73,12 @@ def test_the_loss_curve_is_that_of_one_device(one_device, tmp_path, count, devic
 
 @pytest.mark.slow
 def test_a_residual_network_too(tmp_path):
-    options = {"model": ["resnet9", {"widths": [4, 4, 4, 8, 8]}], "size": 16}
+    # In float64: training this one multiplies the rounding of float32 to 1e-2 within 50 steps.
+    options = {"model": ["resnet9", {"widths": [4, 4, 4, 8, 8]}], "size": 16, "x64": True}
     for name, count, devices in (("one", 1, 1), ("eight", 1, 8), ("four", 2, 2)):
         launch.finish(tmp_path / name, count, devices, **options)
         losses = launch.curve(tmp_path / name)
-        np.testing.assert_allclose(losses, launch.curve(tmp_path / "one"), rtol=1e-5)
+        np.testing.assert_allclose(losses, launch.curve(tmp_path / "one"), rtol=TOLERANCE[True])
 
 
 def test_a_run_goes_on_with_another_number_of_processes(one_device, tmp_path):
