@@ -26,6 +26,7 @@ from recon_jax.parallel.processes import device_count as device_count
 from recon_jax.parallel.processes import end_process as end_process
 from recon_jax.parallel.processes import from_main as from_main
 from recon_jax.parallel.processes import gather_rows as gather_rows
+from recon_jax.parallel.processes import in_main as in_main
 from recon_jax.parallel.processes import initialize as initialize
 from recon_jax.parallel.processes import is_main as is_main
 from recon_jax.parallel.processes import peer_failures as peer_failures

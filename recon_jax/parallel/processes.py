@@ -94,7 +94,10 @@ def initialize(
     else:
         try:
             jax.distributed.initialize(**times)
-        except ValueError:  # JAX knows of no cluster here
+        except ValueError as error:
+            # It knows of no cluster here. What else is wrong must not become many runs of one.
+            if "coordinator_address" not in str(error):
+                raise
             address = f"localhost:{_free_port()}"
             jax.distributed.initialize(address, 1, 0, coordinator_bind_address=address, **alone)
     sys.excepthook = partial(_end_on_error, sys.excepthook)
@@ -217,6 +220,21 @@ def from_main(compute: Callable[[], T]) -> T:
     if failure is not None:
         raise _as_builtin(*failure)
     return value
+
+
+@contextlib.contextmanager
+def in_main(
+    context: Callable[[], contextlib.AbstractContextManager[T]],
+) -> Iterator[T | None]:
+    """Enter a context in process 0; the others get None, and the error if it cannot be entered.
+
+    Args:
+      context: makes the context manager; called in process 0 alone.
+    """
+    with contextlib.ExitStack() as stack:
+        entered = []
+        from_main(lambda: entered.append(stack.enter_context(context())))
+        yield entered[0] if entered else None
 
 
 def _as_builtin(name: str, message: str) -> Exception:

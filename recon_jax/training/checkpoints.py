@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from recon_jax import parallel
-from recon_jax.identity import identity_differences, json_content
+from recon_jax.identity import json_content
 from recon_jax.training import fingerprint
 
 DAMAGED = "damaged"
@@ -334,7 +334,7 @@ def _newest_good(checkpoints, template, identity, total_steps):
         path = checkpoints.folder / str(step)
         try:
             manifest = _read_manifest(checkpoints, step)
-            _require_same_run(path, step, manifest, template, identity, total_steps)
+            fingerprint.require_same_run(path, step, manifest, template, identity, total_steps)
             stored = _read_leaves(checkpoints, step, template, manifest["leaves"])
         except DamagedError as error:
             _set_aside(path, str(error))
@@ -342,29 +342,6 @@ def _newest_good(checkpoints, template, identity, total_steps):
             continue
         return step, stored, manifest["carry"]
     return None
-
-
-def _require_same_run(path, step, manifest, template, identity, total_steps) -> None:
-    way_out = "use another workdir, or remove this one to start over"
-    differences = identity_differences(manifest["identity"], identity)
-    if differences:
-        raise ValueError(
-            f"checkpoint {path} belongs to a run with other settings: {'; '.join(differences)}; "
-            f"restore these settings, {way_out}"
-        )
-    wanted = fingerprint.leaf_specs(template)
-    differences = fingerprint.spec_differences(manifest["leaves"], wanted)
-    if differences:
-        more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
-        raise ValueError(
-            f"checkpoint {path} is of another model or optimizer: {'; '.join(differences[:3])}"
-            f"{more}; {way_out}"
-        )
-    if total_steps is not None and step > total_steps:
-        raise ValueError(
-            f"checkpoint {path} is from the future of this run: step {step} lies past "
-            f"total_steps={total_steps}; ask for at least {step} steps, {way_out}"
-        )
 
 
 def _rebuild(template: Any, stored: Mapping[str, np.ndarray]) -> Any:

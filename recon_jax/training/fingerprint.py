@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recon_jax.identity import identity_differences
 from recon_jax.training.state import leaf_name
 
 
@@ -74,3 +75,34 @@ def spec_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> li
         elif any(stored[name][field] != wanted[name][field] for field in ("dtype", "shape")):
             lines.append(f"{name}: stored {describe(stored[name])}, now {describe(wanted[name])}")
     return lines
+
+
+def require_same_run(
+    path: Any,
+    step: int,
+    manifest: Mapping[str, Any],
+    template: Any,
+    identity: Mapping[str, Any],
+    total_steps: int | None,
+) -> None:
+    """Raise ValueError if a checkpoint is of another run, model or length, saying what differs."""
+    way_out = "use another workdir, or remove this one to start over"
+    differences = identity_differences(manifest["identity"], identity)
+    if differences:
+        raise ValueError(
+            f"checkpoint {path} belongs to a run with other settings: {'; '.join(differences)}; "
+            f"restore these settings, {way_out}"
+        )
+    wanted = leaf_specs(template)
+    differences = spec_differences(manifest["leaves"], wanted)
+    if differences:
+        more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise ValueError(
+            f"checkpoint {path} is of another model or optimizer: {'; '.join(differences[:3])}"
+            f"{more}; {way_out}"
+        )
+    if total_steps is not None and step > total_steps:
+        raise ValueError(
+            f"checkpoint {path} is from the future of this run: step {step} lies past "
+            f"total_steps={total_steps}; ask for at least {step} steps, {way_out}"
+        )

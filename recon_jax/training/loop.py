@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 from absl import logging
@@ -28,10 +26,10 @@ from recon_jax.training.metrics import compute_metrics, merge_metrics
 from recon_jax.training.metrics_log import open_metrics
 from recon_jax.training.progress import open_board, show_progress
 from recon_jax.training.state import TrainState
+from recon_jax.training.stopping import stop_wanted
 from recon_jax.training.watchdog import watch_progress
 from recon_jax.training.workdir import lock_workdir, require_writable
 
-T = TypeVar("T")
 Hook = Callable[[int, TrainState, Mapping[str, Any]], None]
 
 
@@ -50,34 +48,6 @@ class Outputs(NamedTuple):
     checkpoints: saving.Checkpoints | None
     write: Callable[[Mapping[str, Any]], None] | None
     board: Callable[[int, Mapping[str, Any]], None] | None
-
-
-@contextlib.contextmanager
-def _in_main(context: Callable[[], contextlib.AbstractContextManager[T]]) -> Iterator[T | None]:
-    """Enter a context in process 0; the others get None, and the error if it cannot be entered."""
-    with contextlib.ExitStack() as stack:
-        entered = []
-        parallel.from_main(lambda: entered.append(stack.enter_context(context())))
-        yield entered[0] if entered else None
-
-
-@contextlib.contextmanager
-def _stop_wanted() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM, by which clusters announce the end, has arrived; to be asked once a step."""
-    if parallel.process_count() > 1:
-        # JAX's own handler tells the others, and a step is agreed on after which all stop.
-        yield parallel.preempted
-        return
-    noticed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        # Python allows handlers in the main thread only; elsewhere JAX's, if any, must do.
-        yield parallel.preempted
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: noticed.set())
-    try:
-        yield noticed.is_set
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def fit(
@@ -163,17 +133,17 @@ def fit(
     )
     with (
         parallel.peer_failures(),
-        _in_main(lambda: lock_workdir(path)),
-        _stop_wanted() as stop,
-        _in_main(opened) as checkpoints,
+        parallel.in_main(lambda: lock_workdir(path)),
+        stop_wanted() as stop,
+        parallel.in_main(opened) as checkpoints,
     ):
         state, window = _resume(checkpoints, state, identity, total_steps)
         start = int(state.step)
         if start >= total_steps:
             return state
         with (
-            _in_main(lambda: open_metrics(path / "metrics.jsonl", start)) as write,
-            _in_main(
+            parallel.in_main(lambda: open_metrics(path / "metrics.jsonl", start)) as write,
+            parallel.in_main(
                 lambda: open_board(path / "tensorboard" if tensorboard else None, start)
             ) as board,
             watch_progress(watchdog_seconds, path, start) as completed,

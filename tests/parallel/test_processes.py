@@ -1,5 +1,6 @@
 """What one process can say about a run; test_runs.py has several."""
 
+import contextlib
 import os
 import sys
 
@@ -44,6 +45,29 @@ def test_without_a_cluster_a_process_is_a_run_of_its_own(joined):
     assert bound == address
     # A laptop may sleep for days: nobody is waiting.
     assert times["heartbeat_timeout_seconds"] > 10**6
+
+
+def test_a_cluster_that_is_not_understood_is_no_run_of_one(monkeypatch):
+    def join(*placement, **times):
+        assert not placement
+        raise ValueError("Number of processes must be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", join)
+    with pytest.raises(ValueError, match="Number of processes must be defined"):
+        parallel.initialize()
+
+
+def test_a_context_of_process_0_is_entered_and_left():
+    left = []
+
+    @contextlib.contextmanager
+    def opened():
+        yield "open"
+        left.append(True)
+
+    with parallel.in_main(opened) as value:
+        assert (value, left) == ("open", [])
+    assert left == [True]
 
 
 def test_others_do_not_wait_long_for_a_process_that_hangs(joined):
