@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
+
+from recon_jax.linalg import is_concrete
 
 
 def squared_error(
@@ -28,7 +31,7 @@ def masked_squared_error(
     """Mean over the masked patches, and their pixels, of (reconstruction - patch)^2.
 
     With `normalize` every patch is first brought to mean 0 and variance 1:
-    (x - mean) / sqrt(var + 1e-6), var over K - 1. An image without a masked patch has loss 0.
+    (x - mean) / sqrt(var + 1e-6), var over K - 1.
 
     Args:
       reconstruction: (N, P, K).
@@ -36,8 +39,16 @@ def masked_squared_error(
       mask: (N, P), True where the patch was hidden.
       normalize: the targets, not the reconstruction.
 
+    Raises:
+      ValueError: if an image has no masked patch (checked outside jit, where its loss is 0).
+
     Source: He et al. 2022 (arXiv 2111.06377), released code (norm_pix_loss).
     """
+    if is_concrete(mask) and not np.asarray(mask).any(1).all():
+        image = int(np.argmin(np.asarray(mask).any(1)))
+        raise ValueError(
+            f"image {image} has no masked patch, so there is no loss; mask one or more"
+        )
     if normalize:
         centred = patches - patches.mean(-1, keepdims=True)
         variance = patches.var(-1, keepdims=True, ddof=1)

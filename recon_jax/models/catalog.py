@@ -17,6 +17,7 @@ from recon_jax.models.resnet import ResNet
 from recon_jax.models.resnet9 import ResNet9
 from recon_jax.models.resnet_autoencoder import ResNetAutoencoder
 from recon_jax.models.vgg import VGG
+from recon_jax.models.vit_classifier import ViTClassifier
 
 MODELS = {
     "mlp": MLP,
@@ -34,6 +35,10 @@ MODELS = {
     "resnet18": partial(ResNet, 18),
     "resnet34": partial(ResNet, 34),
     "resnet50": partial(ResNet, 50),
+    "vit_tiny": partial(ViTClassifier, width=192, depth=12, heads=3),
+    "vit_small": partial(ViTClassifier, width=384, depth=12, heads=6),
+    "vit_base": partial(ViTClassifier, width=768, depth=12, heads=12),
+    "vit_large": partial(ViTClassifier, width=1024, depth=24, heads=16),
     "mlp_autoencoder": MLPAutoencoder,
     "conv_autoencoder": ConvAutoencoder,
     "resnet18_autoencoder": partial(ResNetAutoencoder, depth=18),
@@ -65,7 +70,8 @@ def make_model(name: str, num_classes: int | None = None, **options) -> nn.Modul
       name: a key of `MODELS`.
       num_classes: width of the logits of a classifier; autoencoders have none.
       **options: attributes of the model's class, such as `stem="imagenet"` (`ResNet`) or
-        `image_shape=(32, 32, 3), latent_size=64` (autoencoders, which need the first).
+        `image_shape=(32, 32, 3), latent_size=64` (autoencoders, which need the first, as vision
+        transformers do).
 
     Returns:
       A Flax module: `variables = model.init(key, images)`, `model.apply(variables, images)`.

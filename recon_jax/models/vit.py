@@ -8,16 +8,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
-from jaxtyping import Array, ArrayLike, Float, Num, Shaped
+from jaxtyping import Array, ArrayLike, Float, Key, Num, Shaped
 
 from recon_jax.models.checks import as_image_shape, as_images, check_at_least
-from recon_jax.models.intermediates import record
+from recon_jax.models.intermediates import COLLECTION, record
+from recon_jax.models.positions import resize_positions, sincos_positions
 
 # As in He et al. 2022: Glorot-uniform kernels, tokens N(0, 0.02^2), epsilon 1e-6 in layer norms.
 glorot = nn.initializers.xavier_uniform()
 token_init = nn.initializers.normal(0.02)
 EPSILON = 1e-6
+KEPT = "kept"
 
 
 def check_patch_size(patch_size: int, image_shape: tuple[int, int, int]) -> None:
@@ -94,23 +97,28 @@ def unpatchify(
     return cut.transpose(0, 1, 3, 2, 4, 5).reshape(-1, height, width, channels)
 
 
-def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
-    """Fixed embeddings of the positions of a grid, (rows * columns, width).
+def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The exact GELU, x Phi(x) = x (1 + erf(x / sqrt(2))) / 2."""
+    # Not jax.nn.gelu, whose erfc takes twice as long on the CPU for digits that x Phi(x) only
+    # shows where it is below 1e-6.
+    half = np.asarray(0.5, x.dtype)
+    return half * x * (1 + jax.lax.erf(np.asarray(np.sqrt(0.5), x.dtype) * x))
 
-    A coordinate t becomes sin(t w_i), cos(t w_i) with w_i = 10000^(-4 i / width) for
-    i = 0 .. width / 4 - 1; the first half of the entries is of the column, the second of the row.
 
-    Args:
-      rows: of the grid.
-      columns: of the grid.
-      width: of a token, a multiple of 4.
+def keep(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Mark what a block keeps for its backward pass, unless all is recomputed (`remat`)."""
+    return checkpoint_name(x, KEPT)
 
-    Source: He et al. 2022 (arXiv 2111.06377), released code.
-    """
-    rates = 10_000.0 ** (-np.arange(width // 4) / (width / 4))
-    row, column = np.divmod(np.arange(rows * columns), columns)
-    angles = [t[:, None] * rates[None, :] for t in (column, row)]
-    return np.concatenate([f(angle) for angle in angles for f in (np.sin, np.cos)], axis=1)
+
+class TokenDense(nn.Dense):
+    """A linear map of tokens (N, T, D) to (N, T, features)."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n t d"]) -> Float[Array, "n t k"]:
+        """Mapped tokens."""
+        # As one matrix: XLA's gradient of a product over two axes at once is slow on the CPU.
+        rows = super().__call__(x.reshape(-1, x.shape[-1]))
+        return rows.reshape(*x.shape[:-1], self.features)
 
 
 class Attention(nn.Module):
@@ -129,15 +137,29 @@ class Attention(nn.Module):
         """Tokens of the same shape."""
         count, tokens, width = x.shape
         dense = {"dtype": self.dtype, "kernel_init": glorot}
-        qkv = nn.Dense(3 * width, **dense, name="qkv")(x)
-        # Heads first: the products over tokens are then plain batched matrix products.
+        qkv = keep(TokenDense(3 * width, **dense, name="qkv")(x))
+        # Heads first: the products over tokens are then plain batched matrix products. The barrier
+        # has the transpose done once; else XLA's CPU backend repeats it inside what follows.
         qkv = qkv.reshape(count, tokens, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
-        q, k, v = qkv * jnp.asarray([qkv.shape[-1] ** -0.5, 1, 1], qkv.dtype).reshape(3, 1, 1, 1, 1)
+        q, k, v = jax.lax.optimization_barrier(qkv)
+        q = q * np.asarray(q.shape[-1] ** -0.5, q.dtype)
         scores = jnp.matmul(q, k.swapaxes(-1, -2))
         wide = jnp.promote_types(scores.dtype, jnp.float32)
         weights = jax.nn.softmax(scores.astype(wide), axis=-1).astype(v.dtype)
-        mixed = jnp.matmul(weights, v).transpose(0, 2, 1, 3).reshape(x.shape)
-        return record(self, nn.Dense(width, **dense, name="out")(mixed))
+        mixed = keep(jnp.matmul(weights, v).transpose(0, 2, 1, 3).reshape(x.shape))
+        return TokenDense(width, **dense, name="out")(mixed)
+
+
+def drop_path(
+    branch: Float[Array, "n t d"], rate: Float[Array, ""], keys: Key[Array, " n"]
+) -> Float[Array, "n t d"]:
+    """A residual branch, left out of an image with probability `rate`, else over 1 - rate.
+
+    Source: stochastic depth, Huang et al. 2016 (arXiv 1603.09382).
+    """
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate))(keys)
+    scale = (kept / (1 - rate)).astype(branch.dtype)
+    return branch * scale[:, None, None]
 
 
 class TransformerBlock(nn.Module):
@@ -147,48 +169,95 @@ class TransformerBlock(nn.Module):
       heads: of the attention.
       dtype: of the computation.
       mlp_ratio: hidden width of the MLP over that of the tokens.
+      inspect: return the representations on the way too.
     """
 
     heads: int
     dtype: DTypeLike = jnp.float32
     mlp_ratio: int = 4
+    inspect: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n t d"]) -> Float[Array, "n t d"]:
-        """Tokens of the same shape."""
+    def __call__(
+        self,
+        x: Float[Array, "n t d"],
+        rate: Float[Array, ""],
+        drop_keys: Key[Array, " n 2"] | None = None,
+    ) -> tuple[Float[Array, "n t d"], dict[str, Array]]:
+        """Tokens of the same shape, and {name: representation} if `inspect`: a step of a scan."""
         width, dense = x.shape[-1], {"dtype": self.dtype, "kernel_init": glorot}
         y = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="norm1")(x)
-        x = x + Attention(self.heads, self.dtype, name="attention")(y)
+        mixed = Attention(self.heads, self.dtype, name="attention")(y)
+        x = keep(x + (mixed if drop_keys is None else drop_path(mixed, rate, drop_keys[:, 0])))
         y = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="norm2")(x)
-        y = nn.Dense(self.mlp_ratio * width, **dense, name="mlp1")(y)
-        y = nn.gelu(y, approximate=False)
-        return record(self, x + nn.Dense(width, **dense, name="mlp2")(y))
+        y = keep(TokenDense(self.mlp_ratio * width, **dense, name="mlp1")(y))
+        y = TokenDense(width, **dense, name="mlp2")(gelu(y))
+        x = x + (y if drop_keys is None else drop_path(y, rate, drop_keys[:, 1]))
+        return x, ({"attention": mixed, "output": x} if self.inspect else {})
 
 
 class TokenMixer(nn.Module):
     """Pre-norm blocks and a last layer norm: what encoder and decoder are made of.
 
+    The parameters of all blocks are stacked, with a leading axis of length depth, and one block is
+    compiled and looped over, so that compile time does not grow with depth.
+
     Attributes:
       depth: blocks, "block1", ...
       heads: of each.
       dtype: of the computation.
+      remat: keep only the input of each block for the backward pass, and recompute the rest: memory
+        for time. Without it the results of the large products are kept too.
+      drop_path: probability that the last block's branches are left out of an image in training,
+        rising linearly from 0 at the first block.
     """
 
     depth: int
     heads: int
     dtype: DTypeLike = jnp.float32
+    remat: bool = False
+    drop_path: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n t d"]) -> Float[Array, "n t d"]:
-        """Tokens of the same shape."""
-        for block in range(1, self.depth + 1):
-            x = TransformerBlock(self.heads, self.dtype, name=f"block{block}")(x)
+    def __call__(
+        self, x: Float[Array, "n t d"], *, drop_keys: Key[Array, " n"] | None = None
+    ) -> Float[Array, "n t d"]:
+        """Tokens of the same shape. With `drop_keys`, one an image, branches are left out."""
+        # Norms, GELU and softmax are cheaper computed again than stored by a scan and loaded.
+        kept = None if self.remat else jax.checkpoint_policies.save_only_these_names(KEPT)
+        stack = nn.scan(
+            nn.remat(TransformerBlock, prevent_cse=False, policy=kept),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, 0),
+            length=self.depth,
+        )
+        rates, keys = jnp.linspace(0, self.drop_path, self.depth, dtype=jnp.float32), None
+        if drop_keys is not None and self.drop_path:
+            keys = jax.vmap(lambda key: jax.random.split(key, (self.depth, 2)), out_axes=1)(
+                drop_keys
+            )
+        inspect = self.is_mutable_collection(COLLECTION)
+        stacked = stack(self.heads, self.dtype, inspect=inspect, name="block")
+        x, inside = stacked(x, rates, keys)
+        for i in range(self.depth if inspect else 0):
+            record(self, inside["attention"][i], f"block{i + 1}/attention")
+            record(self, inside["output"][i], f"block{i + 1}")
         return nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="norm")(x)
 
 
 def take_tokens(tokens: Shaped[Array, "n t d"], index: Num[Array, "n m"]) -> Shaped[Array, "n m d"]:
     """tokens[i, index[i, j]] for every image i."""
     return jnp.take_along_axis(tokens, index[:, :, None], axis=1)
+
+
+def grid_positions(
+    grid: tuple[int, int], width: int, position_grid: tuple[int, int] | None
+) -> np.ndarray:
+    """Positions of a grid of patches; those of `position_grid` resized to it, if it is given."""
+    if position_grid is None:
+        return sincos_positions(*grid, width)
+    return resize_positions(sincos_positions(*position_grid, width), position_grid, grid)
 
 
 class ViTEncoder(nn.Module):
@@ -200,6 +269,9 @@ class ViTEncoder(nn.Module):
       depth: blocks.
       heads: of each block.
       dtype: of the computation; parameters are float32.
+      remat: see `TokenMixer`, as for the next.
+      drop_path: in training.
+      position_grid: the grid whose positions the weights were trained with, resized to `grid`.
 
     Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), with the positions of He et al. 2022.
     """
@@ -209,18 +281,29 @@ class ViTEncoder(nn.Module):
     depth: int
     heads: int
     dtype: DTypeLike = jnp.float32
+    remat: bool = False
+    drop_path: float = 0.0
+    position_grid: tuple[int, int] | None = None
 
     @nn.compact
     def __call__(
-        self, patches: Num[Array, "n p k"], kept: Num[Array, "n m"] | None = None
+        self,
+        patches: Num[Array, "n p k"],
+        kept: Num[Array, "n m"] | None = None,
+        *,
+        drop_keys: Key[Array, " n"] | None = None,
     ) -> Float[Array, "n t d"]:
         """Class token, then the tokens of the patches `kept`, in that order; of all if None."""
-        positions = jnp.asarray(sincos_positions(*self.grid, self.width), self.dtype)[None]
+        positions = grid_positions(self.grid, self.width, self.position_grid)
+        positions = jnp.asarray(positions, self.dtype)[None]
         positions = jnp.broadcast_to(positions, (len(patches), *positions.shape[1:]))
         if kept is not None:  # before the embedding: what is masked must cost nothing
             patches, positions = take_tokens(patches, kept), take_tokens(positions, kept)
-        embed = nn.Dense(self.width, dtype=self.dtype, kernel_init=glorot, name="embed")
+        embed = TokenDense(self.width, dtype=self.dtype, kernel_init=glorot, name="embed")
         first = self.param("class_token", token_init, (1, 1, self.width), jnp.float32)
         first = jnp.broadcast_to(first.astype(self.dtype), (len(patches), 1, self.width))
         x = record(self, jnp.concatenate([first, embed(patches) + positions], axis=1), "tokens")
-        return TokenMixer(self.depth, self.heads, self.dtype, name="blocks")(x)
+        blocks = TokenMixer(
+            self.depth, self.heads, self.dtype, self.remat, self.drop_path, name="blocks"
+        )
+        return blocks(x, drop_keys=drop_keys)

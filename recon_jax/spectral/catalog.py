@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from recon_jax.spectral.block_masks import block_mask, grid_mask
 from recon_jax.spectral.corruptions import Corruption, compose, gaussian, identity
 from recon_jax.spectral.linear_maps import blur, downsample, grayscale
 from recon_jax.spectral.masks import patch_mask, patch_subset, pixel_mask
@@ -15,6 +16,8 @@ CORRUPTIONS = {
     "pixel_mask": pixel_mask,
     "patch_mask": patch_mask,
     "patch_subset": patch_subset,
+    "block_mask": block_mask,
+    "grid_mask": grid_mask,
     "blur": blur,
     "downsample": downsample,
     "grayscale": grayscale,

@@ -25,6 +25,23 @@ from recon_jax.linalg import is_concrete
 ImageShape = tuple[int, int, int]
 
 
+class PatchMask(NamedTuple):
+    """The patches that a mask with an exact count leaves visible.
+
+    Attributes:
+      patch_size: height and width of a patch in pixels.
+      grid: rows and columns of patches.
+      num_visible: m, the same in every image.
+      visible: key -> indices of the visible patches of one image, int32 (m,), ascending, row by row
+        of the grid. The corruption draws image n of N with key n of `jax.random.split(key, N)`.
+    """
+
+    patch_size: tuple[int, int]
+    grid: tuple[int, int]
+    num_visible: int
+    visible: Callable[[Array], Array]
+
+
 class Corruption(NamedTuple):
     """A random map T of centred images and its exact moments.
 
@@ -34,12 +51,15 @@ class Corruption(NamedTuple):
         for every image.
       gain: images -> E[T(images)], linear in the images, same shapes.
       second_moment: (scatter (D, D), count N) -> sum_n E[T(x_n) T(x_n)^T] (D, D).
+      mask: for masks that leave the same number of patches visible in every image, which ones;
+        None for all other corruptions.
     """
 
     name: str
     corrupt: Callable[[Array, Array], Array]
     gain: Callable[[Array], Array]
     second_moment: Callable[[Array, ArrayLike], Array]
+    mask: PatchMask | None = None
 
 
 def check_shape(image_shape: Sequence[int]) -> ImageShape:

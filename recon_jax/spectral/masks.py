@@ -6,6 +6,9 @@ moments of exact-count masks are derived here.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +18,35 @@ from recon_jax.linalg import is_concrete
 from recon_jax.spectral.corruptions import (
     Corruption,
     ImageShape,
+    PatchMask,
     check_range,
     check_shape,
     number,
     on_images,
 )
+
+
+def patch_grid(
+    patch_size: int | tuple[int, int], image_shape: ImageShape
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Height and width of a patch in pixels, and the rows and columns of patches of an image.
+
+    Args:
+      patch_size: side of a square patch, or (height, width), dividing the image.
+      image_shape: (H, W, C).
+
+    Raises:
+      ValueError: if the patch does not divide the image.
+    """
+    height, width, _ = check_shape(image_shape)
+    sides = patch_size if isinstance(patch_size, tuple) else (patch_size, patch_size)
+    for side, length, name in zip(sides, (height, width), ("height", "width"), strict=True):
+        if side < 1 or length % side:
+            divisors = ", ".join(str(d) for d in range(1, length + 1) if length % d == 0)
+            raise ValueError(
+                f"patch_size={side} does not divide image {name} {length}; choose one of {divisors}"
+            )
+    return sides, (height // sides[0], width // sides[1])
 
 
 def patch_index(
@@ -35,16 +62,8 @@ def patch_index(
     Raises:
       ValueError: if the patch does not divide the image.
     """
-    height, width, channels = check_shape(image_shape)
-    sides = patch_size if isinstance(patch_size, tuple) else (patch_size, patch_size)
-    for side, length, name in zip(sides, (height, width), ("height", "width"), strict=True):
-        if side < 1 or length % side:
-            divisors = ", ".join(str(d) for d in range(1, length + 1) if length % d == 0)
-            raise ValueError(
-                f"patch_size={side} does not divide image {name} {length}; choose one of {divisors}"
-            )
-    rows, columns = height // sides[0], width // sides[1]
-    y, x, c = np.indices((height, width, channels))
+    sides, (rows, columns) = patch_grid(patch_size, image_shape)
+    y, x, c = np.indices(check_shape(image_shape))
     index = (y // sides[0]) * columns + x // sides[1]
     return (index + per_channel * rows * columns * c).reshape(-1)
 
@@ -64,9 +83,22 @@ def _masked(keep_patches, index):
     return corrupt
 
 
-def _patch_name(kind: str, ratio: ArrayLike, patch_size: int | tuple[int, int]) -> str:
+def show_visible(mask: PatchMask, image_shape: ImageShape) -> Callable[[Array, Array], Array]:
+    """Corruption sampler that sets all patches to 0 but those that `mask.visible` draws."""
+
+    def keep_patch(key):
+        return jnp.zeros(math.prod(mask.grid), bool).at[mask.visible(key)].set(True)
+
+    def keep_patches(key, count):
+        return jax.vmap(keep_patch)(jax.random.split(key, count))
+
+    return _masked(keep_patches, patch_index(mask.patch_size, image_shape))
+
+
+def patch_name(kind: str, amount: ArrayLike, patch_size: int | tuple[int, int]) -> str:
+    """Name of a mask with its ratio or stride and the patch: "patch_mask(0.5, 4x4)"."""
     sides = patch_size if isinstance(patch_size, tuple) else (patch_size, patch_size)
-    return f"{kind}({number(ratio)}, {sides[0]}x{sides[1]})"
+    return f"{kind}({number(amount)}, {sides[0]}x{sides[1]})"
 
 
 def patch_mask(
@@ -102,7 +134,7 @@ def patch_mask(
         return jax.random.bernoulli(key, keep, (count, int(index.max()) + 1))
 
     return Corruption(
-        name=_patch_name("patch_mask", ratio, patch_size),
+        name=patch_name("patch_mask", ratio, patch_size),
         corrupt=_masked(keep_patches, index),
         gain=on_images(lambda x: keep * x, shape),
         second_moment=second_moment,
@@ -148,24 +180,28 @@ def patch_subset(
             "patch_subset needs a concrete ratio: the number of kept patches is static"
         )
     check_range("ratio", ratio, 0, 1)
-    index = patch_index(patch_size, shape)
-    patches = int(index.max()) + 1
+    sides, grid = patch_grid(patch_size, shape)
+    patches = math.prod(grid)
     kept = num_kept(float(ratio), patches)
     if patches < 2 or kept < 1:
         raise ValueError(
             f"ratio={ratio} keeps {kept} of {patches} patches; at least 1 of at least 2 must remain"
         )
+    index = patch_index(sides, shape)
     q, q2 = kept / patches, kept * (kept - 1) / (patches * (patches - 1))
 
-    def keep_patches(key, count):
-        order = jnp.argsort(jax.random.uniform(key, (count, patches)), axis=1)
-        return jnp.argsort(order, axis=1) < kept
+    def visible(key):
+        # 32 random bits tie more rarely than a uniform float32, and are the same under x64.
+        order = jnp.argsort(jax.random.bits(key, (patches,), jnp.uint32))
+        return jnp.sort(order[:kept]).astype(jnp.int32)
 
+    mask = PatchMask(sides, grid, kept, visible)
     return Corruption(
-        name=_patch_name("patch_subset", ratio, patch_size),
-        corrupt=_masked(keep_patches, index),
+        name=patch_name("patch_subset", ratio, patch_size),
+        corrupt=show_visible(mask, shape),
         gain=on_images(lambda x: q * x, shape),
         second_moment=lambda scatter, count: (
             q2 * scatter + (q - q2) * within_patches(scatter, index)
         ),
+        mask=mask,
     )

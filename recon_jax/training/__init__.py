@@ -16,6 +16,14 @@ from recon_jax.training.checkpoints import open_checkpoints as open_checkpoints
 from recon_jax.training.checkpoints import restore_checkpoint as restore_checkpoint
 from recon_jax.training.checkpoints import save_checkpoint as save_checkpoint
 from recon_jax.training.checkpoints import saved_steps as saved_steps
+from recon_jax.training.denoising import denoising_loss as denoising_loss
+from recon_jax.training.denoising import denoising_metrics as denoising_metrics
+from recon_jax.training.denoising import (
+    masked_autoencoder_loss as masked_autoencoder_loss,
+)
+from recon_jax.training.denoising import (
+    masked_autoencoder_metrics as masked_autoencoder_metrics,
+)
 from recon_jax.training.evaluation import extract as extract
 from recon_jax.training.evaluation import make_evaluate as make_evaluate
 from recon_jax.training.guided_objectives import guided_loss as guided_loss
@@ -31,7 +39,6 @@ from recon_jax.training.objectives import autoencoder_loss as autoencoder_loss
 from recon_jax.training.objectives import autoencoder_metrics as autoencoder_metrics
 from recon_jax.training.objectives import classification_loss as classification_loss
 from recon_jax.training.objectives import classification_metrics as classification_metrics
-from recon_jax.training.objectives import masked_autoencoder_loss as masked_autoencoder_loss
 from recon_jax.training.objectives import unit_pixels as unit_pixels
 from recon_jax.training.objectives import variables_of as variables_of
 from recon_jax.training.optimizers import OPTIMIZERS as OPTIMIZERS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike
 
-from recon_jax import augment, losses, models
+from recon_jax import augment, losses
 from recon_jax.augment.policies import Policy
+from recon_jax.losses.classification import check_label_smoothing
 from recon_jax.training.keys import example_keys
 from recon_jax.training.state import TrainState
 from recon_jax.training.step import LossFn
@@ -47,10 +49,12 @@ def augmented_images(
     return policy(example_keys(key, len(images), axis_name), images)
 
 
-def apply_in_training(model: nn.Module, params: Any, batch_stats: Any, images: jax.Array):
-    """Output and new batch statistics of a model in training mode."""
+def apply_in_training(
+    model: nn.Module, params: Any, batch_stats: Any, images: jax.Array, **inputs: jax.Array
+):
+    """Output and new batch statistics of a model in training mode, given further inputs if any."""
     variables = {"params": params, "batch_stats": batch_stats}
-    output, new = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    output, new = model.apply(variables, images, train=True, mutable=["batch_stats"], **inputs)
     return output, new.get("batch_stats", {})
 
 
@@ -67,34 +71,58 @@ def classification_loss(
     *,
     policy: Policy | None = None,
     label_loss: str = "cross_entropy",
+    label_smoothing: float = 0.0,
     axis_name: str | None = None,
 ) -> LossFn:
     """Loss of a classifier: mean of `label_loss` over the images that count.
 
     Args:
-      model: images -> logits, with `train`; its own `axis_name` decides on batch norm.
+      model: images -> logits, with `train`; its own `axis_name` decides on batch norm. If it takes
+        `keys` too, as `models.ViTClassifier` does, it gets one for each image.
       policy: augmentation, see `augment`; none if None.
       label_loss: a key of `losses.LABEL_LOSSES`.
-      axis_name: name of the device axis, so that every image draws its own augmentation.
+      label_smoothing: of the targets of cross_entropy, in [0, 1).
+      axis_name: name of the device axis, so that every image draws its own augmentation and keys.
 
     Returns:
       A loss for `make_train_step`, on batches with images, labels and mask. 8-bit images are
-      divided by 255. Metrics: the loss by its name, accuracy.
+      divided by 255. Metrics: the loss by its name, without smoothing; accuracy.
 
     Raises:
-      ValueError: for an unknown loss.
+      ValueError: for an unknown loss, or a smoothing that is out of range or of another loss.
     """
     _check_label_loss(label_loss)
-    policy = policy or augment.no_augmentation()
+    _check_smoothing(label_smoothing, label_loss)
+    policy, takes_keys = policy or augment.no_augmentation(), _takes_keys(model)
 
     def loss_fn(params, batch_stats, batch, key):
-        logits, stats = apply_in_training(
-            model, params, batch_stats, augmented_images(batch, key, policy, axis_name)
-        )
+        inputs = {}
+        if takes_keys:  # the others draw the augmentation from the step's key itself
+            key, own = jax.random.split(key)
+            inputs["keys"] = example_keys(own, len(batch.labels), axis_name)
+        images = augmented_images(batch, key, policy, axis_name)
+        logits, stats = apply_in_training(model, params, batch_stats, images, **inputs)
         metrics = _classified(logits, batch, label_loss)
-        return losses.mean_of(metrics[label_loss]), (stats, metrics)
+        loss = metrics[label_loss]
+        if label_smoothing:
+            values = losses.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
+            loss = losses.total_of(values, batch.mask)
+        return losses.mean_of(loss), (stats, metrics)
 
     return loss_fn
+
+
+def _takes_keys(model: nn.Module) -> bool:
+    return "keys" in inspect.signature(model.__call__).parameters
+
+
+def _check_smoothing(label_smoothing: float, label_loss: str) -> None:
+    check_label_smoothing(label_smoothing)
+    if label_smoothing and label_loss != "cross_entropy":
+        raise ValueError(
+            f"label_smoothing={label_smoothing} is an option of cross_entropy, not of "
+            f"{label_loss}; leave it at 0"
+        )
 
 
 def classification_metrics(model: nn.Module, *, label_loss: str = "cross_entropy") -> MetricsFn:
@@ -147,38 +175,3 @@ def autoencoder_metrics(model: nn.Module) -> MetricsFn:
         return {"squared_error": losses.total_of(values, batch.mask)}
 
     return metrics
-
-
-def masked_autoencoder_loss(
-    model: nn.Module,
-    *,
-    policy: Policy | None = None,
-    normalize: bool = True,
-    axis_name: str | None = None,
-) -> LossFn:
-    """Loss of a masked autoencoder: `losses.masked_squared_error` over the images that count.
-
-    Args:
-      model: (images, keys) -> `models.MaskedAutoencoding`, such as `models.MaskedAutoencoder`.
-      policy: augmentation; none if None.
-      normalize: bring every target patch to mean 0 and variance 1.
-      axis_name: name of the device axis, so that every image draws its own mask.
-
-    Returns:
-      A loss for `make_train_step`. 8-bit images are divided by 255. Metric: masked_squared_error.
-    """
-    policy = policy or augment.no_augmentation()
-
-    def loss_fn(params, batch_stats, batch, key):
-        crop_key, mask_key = jax.random.split(key)
-        images = augmented_images(batch, crop_key, policy, axis_name)
-        keys = example_keys(mask_key, len(images), axis_name)
-        output = model.apply({"params": params}, images, keys, train=True)
-        patches = models.patchify(images, model.patch_size)
-        values = losses.masked_squared_error(
-            output.reconstruction, patches, output.mask, normalize=normalize
-        )
-        error = losses.total_of(values, batch.mask)
-        return losses.mean_of(error), (batch_stats, {"masked_squared_error": error})
-
-    return loss_fn

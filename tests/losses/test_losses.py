@@ -19,6 +19,33 @@ def test_cross_entropy_is_the_negative_log_likelihood():
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0.5])
+def test_smoothed_targets_share_a_part_among_all_classes(smoothing):
+    logits, labels = draw()
+    logits[0] = [800.0, -800.0, 0.0, 0.0]  # no exponential of these is finite and above 0
+    targets = (1 - smoothing) * np.eye(4)[labels] + smoothing / 4
+    expected = -(targets * scipy.special.log_softmax(logits, axis=1)).sum(1)
+    found = losses.cross_entropy(
+        jnp.asarray(logits), jnp.asarray(labels), label_smoothing=smoothing
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_the_best_logits_give_the_smoothed_targets():
+    targets = np.array([[0.9 + 0.1 / 4, 0.1 / 4, 0.1 / 4, 0.1 / 4]])
+
+    def loss(logits):
+        return losses.cross_entropy(logits, jnp.asarray([0]), label_smoothing=0.1).sum()
+
+    np.testing.assert_allclose(jax.grad(loss)(jnp.log(targets)), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
+def test_smoothing_out_of_range_is_refused(smoothing):
+    with pytest.raises(ValueError, match=r"label_smoothing=.* must lie in \[0, 1\)"):
+        losses.cross_entropy(jnp.zeros((2, 3)), jnp.asarray([0, 1]), label_smoothing=smoothing)
+
+
 def test_one_hot_error_is_the_squared_distance_to_one_hot():
     logits, labels = draw()
     expected = np.mean((logits - np.eye(4)[labels]) ** 2, axis=1)

@@ -11,6 +11,7 @@ from recon_jax.models import (
     ResNet,
     layer_shapes,
     make_model,
+    parameter_count,
     variable_shapes,
 )
 
@@ -23,6 +24,7 @@ FAMILIES = [
     "resnet9",
     "vgg11_bn",
     "resnet18",
+    "vit_tiny",
     "mlp_autoencoder",
     "conv_autoencoder",
     "resnet18_autoencoder",
@@ -30,8 +32,10 @@ FAMILIES = [
 
 
 def build(name, **options):
-    images = "autoencoder" in name or name.startswith("mae_")
-    kind = {"image_shape": SHAPE} if images else {"num_classes": 4}
+    encodes = "autoencoder" in name or name.startswith("mae_")
+    kind = {} if encodes else {"num_classes": 4}
+    if encodes or name.startswith("vit_"):
+        kind["image_shape"] = SHAPE
     return make_model(name, **kind, **options)
 
 
@@ -87,10 +91,29 @@ def test_models_are_what_their_classes_make():
 
 
 @pytest.mark.parametrize(
+    ("name", "published", "width"),
+    [
+        ("vit_tiny", 5_717_416, 192),
+        ("vit_small", 22_050_664, 384),
+        ("vit_base", 86_567_656, 768),
+        ("vit_large", 304_326_632, 1024),
+    ],
+)
+def test_vision_transformers_have_the_published_size_but_for_positions(name, published, width):
+    model = make_model(name, 1000, image_shape=(224, 224, 3))
+    # The published ones learn the positions of 14 x 14 patches and the class token; here they are
+    # fixed.
+    assert parameter_count(model, (224, 224, 3)) == published - 197 * width
+
+
+@pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("resnet", {}, "unknown model 'resnet'; choose one of mlp, lenet, .*resnet34_autoencoder"),
         ("lenet", {}, "model 'lenet' needs num_classes"),
+        ("vit_base", {"num_classes": 3}, "model 'vit_base' needs image_shape"),
+        ("vit_base", {"image_shape": SHAPE}, "model 'vit_base' needs num_classes"),
+        ("vit_base", {"num_classes": 3, "width": 8}, "'vit_base' has no option width"),
         ("mlp_autoencoder", {}, "model 'mlp_autoencoder' needs image_shape"),
         ("lenet", {"num_classes": 3, "depth": 4}, "'lenet' has no option depth; choose from num"),
         ("vgg11", {"num_classes": 3, "depth": 13}, "'vgg11' has no option depth"),

@@ -15,6 +15,7 @@ from recon_jax.spectral import (
     patch_subset,
     pixel_mask,
 )
+from recon_jax.spectral.block_masks import block_mask, grid_mask
 
 from . import reference as ref
 
@@ -54,6 +55,11 @@ def _bernoulli(ratio, patch, shape, per_channel=False):
 def _subset(kept, patch, shape):
     index = ref.patch_numbers(patch, shape)
     patterns = ref.subset_patches(kept, index.max() + 1)
+    return lambda scatter, count: ref.masked_moments(scatter, index, patterns)
+
+
+def _listed(patterns, patch, shape):
+    index = ref.patch_numbers(patch, shape)
     return lambda scatter, count: ref.masked_moments(scatter, index, patterns)
 
 
@@ -109,6 +115,26 @@ CASES = {
     ),
     "subset_1_of_4": (lambda s: patch_subset(0.75, 2, s), lambda s: _subset(1, (2, 2), s)),
     "subset_3_of_8": (lambda s: patch_subset(0.6, (2, 1), s), lambda s: _subset(3, (2, 1), s)),
+    "block_mask": (
+        lambda s: block_mask(0.25, 1, s),
+        lambda s: _listed(ref.block_patches((2, 2), (4, 4)), (1, 1), s),
+    ),
+    "wide_block_mask": (
+        lambda s: block_mask(0.4, (2, 1), s),
+        lambda s: _listed(ref.block_patches((1, 3), (2, 4)), (2, 1), s),
+    ),
+    "middle_block_mask": (
+        lambda s: block_mask(0.55, 1, s),
+        lambda s: _listed(ref.block_patches((3, 3), (4, 4)), (1, 1), s),
+    ),
+    "grid_mask": (
+        lambda s: grid_mask(2, 1, s),
+        lambda s: _listed(ref.grid_patches(2, (4, 4)), (1, 1), s),
+    ),
+    "wide_grid_mask": (
+        lambda s: grid_mask(2, (1, 2), s),
+        lambda s: _listed(ref.grid_patches(2, (4, 2)), (1, 2), s),
+    ),
     "blur": (lambda s: blur(0.8, s), lambda s: _noise(ref.blur_matrix(0.8, s), 0)),
     "blur_noise": (
         lambda s: blur(0.8, s, noise=0.3),
@@ -148,7 +174,7 @@ COLOUR_CASES = {
 
 GREY, COLOUR = (4, 4, 1), (4, 4, 3)
 # Corruptions after which some directions of the images are gone.
-LOSSY = {"downsample", "grayscale"}
+LOSSY = {"downsample", "grayscale", "middle_block_mask"}
 # Where noise fills the lost directions, the encoders beyond the rank of the gain are arbitrary.
 NOISY_LOSSY = {"downsample_noise": 4, "grayscale_noise": 3}
 
@@ -159,6 +185,8 @@ _WITH_CHANNELS = (
     "patch_mask",
     "channel_patch_mask",
     "subset_1_of_4",
+    "block_mask",
+    "grid_mask",
     "blur_noise",
     "downsample",
 )

@@ -43,6 +43,28 @@ def subset_patches(kept, patches):
     return keep, np.full(len(keep), 1 / len(keep))
 
 
+def block_patches(block, grid):
+    """All keep patterns that hide one block (rows, columns) of the grid, equally likely."""
+    patterns = []
+    for top in range(grid[0] - block[0] + 1):
+        for left in range(grid[1] - block[1] + 1):
+            keep = np.ones(grid)
+            keep[top : top + block[0], left : left + block[1]] = 0
+            patterns.append(keep.reshape(-1))
+    return np.array(patterns), np.full(len(patterns), 1 / len(patterns))
+
+
+def grid_patches(stride, grid):
+    """All keep patterns with every stride-th row and column of the grid, equally likely."""
+    patterns = []
+    for top in range(stride):
+        for left in range(stride):
+            keep = np.zeros(grid)
+            keep[top::stride, left::stride] = 1
+            patterns.append(keep.reshape(-1))
+    return np.array(patterns), np.full(len(patterns), 1 / len(patterns))
+
+
 def patch_numbers(patch, shape, per_channel=False):
     """Patch of every scalar of a flattened (H, W, C) image, by counting, not by formula."""
     height, width, channels = shape

@@ -14,6 +14,7 @@ from recon_jax.spectral import (
     patch_subset,
     pixel_mask,
 )
+from recon_jax.spectral.block_masks import block_mask, grid_mask
 from recon_jax.spectral.catalog import CORRUPTIONS
 
 SHAPE = (4, 4, 3)
@@ -24,6 +25,8 @@ SPECS = {
     ("patch_mask", 0.5, 2): patch_mask(0.5, 2, SHAPE),
     ("patch_mask", 0.5, (4, 2)): patch_mask(0.5, (4, 2), SHAPE),
     ("patch_subset", 0.75, 2): patch_subset(0.75, 2, SHAPE),
+    ("block_mask", 0.25, 1): block_mask(0.25, 1, SHAPE),
+    ("grid_mask", 2, (1, 2)): grid_mask(2, (1, 2), SHAPE),
     ("blur", 1.0): blur(1.0, SHAPE),
     ("downsample", 2): downsample(2, SHAPE),
     ("grayscale",): grayscale(SHAPE),
@@ -59,6 +62,7 @@ def test_every_name_is_tried():
         (("gaussian", 0.5, 1, 2), r"corruption \('gaussian', 0.5, 1, 2\)"),
         (("patch_mask", 0.5), r"corruption \('patch_mask', 0.5\): .*image_shape"),
         (("patch_mask", 1.5, 2), r"ratio must lie in \[0, 1\), got 1.5"),
+        (("grid_mask", 3, 1), "stride=3 does not divide the 4 x 4 grid"),
         ((("blur", 1.0), ("salt",)), "unknown corruption 'salt'"),
     ],
     ids=str,

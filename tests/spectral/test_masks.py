@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,13 +10,16 @@ from recon_jax.spectral import (
     alignment_curve,
     compose,
     denoising_encoders,
+    gaussian,
+    identity,
     linear,
     patch_index,
     patch_mask,
     patch_subset,
     pixel_mask,
 )
-from recon_jax.spectral.masks import num_kept, within_patches
+from recon_jax.spectral.block_masks import block_mask, grid_mask
+from recon_jax.spectral.masks import num_kept, patch_grid, within_patches
 
 from . import reference
 
@@ -30,6 +35,13 @@ def test_patch_index_groups_what_shares_a_patch(patch, sides, per_channel):
     scatter = jnp.asarray(np.random.default_rng(0).standard_normal((72, 72)))
     inside = np.where(expected[:, None] == expected, scatter, 0)
     np.testing.assert_array_equal(within_patches(scatter, index), inside)
+
+
+@pytest.mark.parametrize(
+    ("patch", "sides", "grid"), [(2, (2, 2), (2, 3)), ((4, 1), (4, 1), (1, 6))]
+)
+def test_patch_grid_counts_rows_and_columns(patch, sides, grid):
+    assert patch_grid(patch, (4, 6, 3)) == (sides, grid)
 
 
 @pytest.mark.parametrize("make", [patch_mask, patch_subset])
@@ -66,6 +78,63 @@ def test_patch_subset_keeps_exactly_m_patches(ratio, kept):
     np.testing.assert_array_equal(drawn.sum((1, 2, 3)), kept * 2 * 2 * 2)
     share = drawn.mean(0)
     np.testing.assert_allclose(share, kept / 6, atol=0.13)
+
+
+def test_patch_subset_draws_all_subsets_equally_often():
+    mask = patch_subset(0.5, 2, (4, 6, 1)).mask
+    assert mask[:3] == ((2, 2), (2, 3), 3)
+    drawn = np.asarray(jax.jit(jax.vmap(mask.visible))(jax.random.split(jax.random.key(3), 8000)))
+    subsets, times = np.unique(drawn, axis=0, return_counts=True)
+    np.testing.assert_array_equal(subsets, list(itertools.combinations(range(6), 3)))
+    assert np.abs(times - 400).max() < 5 * np.sqrt(400)
+    assert patch_subset(0.0, 2, (4, 6, 1)).mask.num_visible == 6
+
+
+EXACT = {
+    "patch_subset": lambda shape: patch_subset(0.6, (2, 3), shape),
+    "block_mask": lambda shape: block_mask(0.3, (2, 3), shape),
+    "grid_mask": lambda shape: grid_mask(2, (2, 3), shape),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("flat", [False, True])
+def test_corrupt_shows_the_patches_that_visible_draws(name, flat):
+    shape, count = (8, 12, 2), 40
+    masked = EXACT[name](shape)
+    visible = masked.mask.visible
+    images = np.random.default_rng(0).standard_normal((count, *shape))
+    expected = np.zeros_like(images)
+    keys = jax.random.split(jax.random.key(4), count)
+    drawn = np.asarray(jax.jit(jax.vmap(visible))(keys))
+    for n, patches in enumerate(drawn):
+        for p in patches:
+            y, x = p // 4 * 2, p % 4 * 3
+            expected[n, y : y + 2, x : x + 3] = images[n, y : y + 2, x : x + 3]
+    given = images.reshape(count, -1) if flat else images
+    corrupted = jax.jit(masked.corrupt)(jax.random.key(4), jnp.asarray(given))
+    np.testing.assert_array_equal(corrupted, expected.reshape(given.shape))
+    # Without a batch too, so that any training loop may draw its own keys.
+    assert visible(keys[7]).dtype == jnp.int32
+    np.testing.assert_array_equal(visible(keys[7]), drawn[7])
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_visible_patches_are_ascending_and_of_one_number(name):
+    mask = EXACT[name]((8, 12, 1)).mask
+    assert mask[:2] == ((2, 3), (4, 4))
+    drawn = np.asarray(jax.jit(jax.vmap(mask.visible))(jax.random.split(jax.random.key(0), 200)))
+    assert drawn.shape == (200, mask.num_visible)
+    assert np.all(np.diff(drawn, axis=1) > 0)
+    assert set(np.unique(drawn)) == set(range(16))
+    assert len(np.unique(drawn, axis=0)) >= 4
+
+
+def test_only_masks_of_an_exact_count_say_what_is_visible():
+    shape = (4, 4, 1)
+    without = (identity(shape), gaussian(1.0, shape), patch_mask(0.5, 2, shape))
+    without += (pixel_mask(0.5, shape), compose([patch_subset(0.5, 2, shape)], shape))
+    assert all(corruption.mask is None for corruption in without)
 
 
 @pytest.mark.parametrize("make", [patch_mask, patch_subset])
