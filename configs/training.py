@@ -15,7 +15,12 @@ def data_fields(source: str = "embedded") -> ConfigDict:
 
 
 def train_fields(**changes) -> ConfigDict:
-    """How a network is trained; `changes` replaces defaults."""
+    """How a network is trained; `changes` replaces defaults, or adds fields that few need.
+
+    These are b2 (decay of Adam's second moment, 0.999 if absent), momentum (of sgd and lars, 0),
+    layer_decay (of the learning rate from block to block of a ViT, 0 for none), label_smoothing
+    (0), and warmup_epochs (0.0, beside warmup_steps).
+    """
     train = ConfigDict()
     train.epochs = 50
     train.batch_size = 512  # over all devices; the last batch of an epoch is dropped if not full

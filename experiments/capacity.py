@@ -57,7 +57,8 @@ def validate(config: ConfigDict) -> None:
     require_choice("resnet50.dtype", config.resnet50.dtype, DTYPES)
     require_choice("mae.dtype", config.mae.dtype, DTYPES)
     for kind in programs.NETWORKS:
-        programs.NETWORKS[kind](config[kind])  # refuses patches that do not divide, and the like
+        network = programs.NETWORKS[kind](config[kind])  # refuses patches that do not divide
+        network.loss(network.model)  # refuses masks that hide nothing
     for entry in config.devices:
         _validate_entry(config, entry)
 

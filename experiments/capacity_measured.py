@@ -23,6 +23,7 @@ from experiments.capacity_jobs import (
 )
 from recon_jax import parallel, report, sizing, spectral
 from recon_jax.models.convolution import conv_general_dilated
+from recon_jax.sizing.programs import later_passes
 
 # Map and channels of the convolution whose rate counts: 3 x 3, as in the middle of a network.
 CONV_MAPS, CONV_KERNEL = (16, 32, 32, 64), (3, 3, 64, 64)
@@ -138,6 +139,17 @@ def peak_kernels(config: ConfigDict) -> dict[str, Kernel]:
     }
 
 
+def _analysed(fn: Callable[..., Any], compiled: Any, arguments: tuple) -> tuple[float, float]:
+    """FLOPs and bytes of a compiled step: XLA's, and those of the passes that it leaves out."""
+    costs = compiled.cost_analysis()
+    flops, traffic = costs["flops"], costs["bytes accessed"]
+    for later in later_passes(fn, *arguments):
+        costs = parallel.fast_jit(later.body).lower(*later.types).compile().cost_analysis()
+        flops += later.count * costs["flops"]
+        traffic += later.count * costs["bytes accessed"]
+    return flops, traffic
+
+
 def _compiled(
     fn: Callable[..., Any],
     arguments: tuple,
@@ -147,15 +159,15 @@ def _compiled(
 ) -> Reduced:
     """A step compiled with its state, the first argument, donated, as in a run."""
     compiled = parallel.fast_jit(fn, donate_argnums=0).lower(*arguments).compile()
-    costs, held = compiled.cost_analysis(), compiled.memory_analysis()
+    held = compiled.memory_analysis()
     used = held.argument_size_in_bytes + held.temp_size_in_bytes
     used += held.output_size_in_bytes - held.alias_size_in_bytes
-    traced = sizing.cost_of(fn, *arguments)
-    products = costs["flops"] + traced.loop_flops - traced.conv_flops
+    flops, traffic = _analysed(fn, compiled, arguments)
+    # XLA does not count what a convolution would do with its padding, `cost_of` does.
+    convolutions = sizing.cost_of(fn, *arguments).conv_flops
     cost = sizing.Cost(
-        # XLA does not count what a convolution would do with its padding, `cost_of` does.
-        flops={"product": max(products, 0.0), "convolution": traced.conv_flops},
-        traffic=costs["bytes accessed"] + traced.loop_traffic,
+        flops={"product": max(flops - convolutions, 0.0), "convolution": convolutions},
+        traffic=traffic,
         memory=used,
     )
     state, *rest = arguments

@@ -52,12 +52,13 @@ def masked_autoencoder(options: ConfigDict) -> Network:
         width=options.width,
         depth=options.depth,
         heads=options.heads,
-        mask_ratio=options.mask_ratio,
         decoder_depth=options.decoder_depth,
         dtype=jnp.dtype(options.dtype),
     )
+    mask = spectral.patch_subset(options.mask_ratio, options.patch_size, shape)
+    loss = partial(training.masked_autoencoder_loss, corruption=mask)
     optimizer = training.make_optimizer("adamw", 2.4e-3, weight_decay=0.05, b2=0.95)
-    return Network(options.name, model, training.masked_autoencoder_loss, optimizer, shape)
+    return Network(options.name, model, loss, optimizer, shape)
 
 
 NETWORKS = {"resnet50": resnet50, "mae": masked_autoencoder}

@@ -6,6 +6,7 @@ Runs that differ only in images or seed share one `Trainer`, which is compiled o
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import time
@@ -23,6 +24,14 @@ from recon_jax.training.evaluation import Evaluate
 # Fields of `config.train` that do not change the outcome.
 WATCHING = ("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints")
 DTYPES = ("float32", "bfloat16")
+# Fields of `config.train` that not every experiment has, and what their absence means.
+OPTIONAL = {
+    "b2": 0.999,
+    "momentum": 0.0,
+    "layer_decay": 0.0,
+    "label_smoothing": 0.0,
+    "warmup_epochs": 0.0,
+}
 EVALUATION_BATCH = 1000
 
 
@@ -72,44 +81,73 @@ def require_at_least(field: str, value: float, low: float) -> None:
         raise ValueError(f"{field} must be at least {low}, got {value}")
 
 
+def option(options: ConfigDict, name: str) -> Any:
+    """A field of `OPTIONAL`, or what its absence means."""
+    return options.get(name, OPTIONAL[name])
+
+
+def decisive(options: ConfigDict) -> dict[str, Any]:
+    """The fields that the outcome of a training depends on."""
+    return {name: value for name, value in options.to_dict().items() if name not in WATCHING}
+
+
 def validate(config: ConfigDict) -> None:
     """Raise ValueError for data and training fields that cannot work, before any data is read."""
-    options = config.train
-    require_choice("train.optimizer", options.optimizer, training.OPTIMIZERS)
-    require_choice("train.schedule", options.schedule, training.SCHEDULES)
-    require_choice("train.dtype", options.dtype, DTYPES)
-    require_choice("train.augment", options.augment, augment.POLICIES)
-    for field in ("epochs", "batch_size", "accumulate_steps", *WATCHING):
-        require_at_least(f"train.{field}", options[field], 1)
     for field in ("image_size", "train_limit", "test_limit"):
         require_at_least(f"data.{field}", config.data[field], 0)
-    if not 0 <= options.ema_decay < 1:
-        raise ValueError(f"train.ema_decay must lie in [0, 1), got {options.ema_decay}")
+    validate_training(config.train, "train")
+
+
+def validate_training(options: ConfigDict, name: str) -> None:
+    """Raise ValueError for training fields that cannot work; `name` is theirs in the config."""
+    require_choice(f"{name}.optimizer", options.optimizer, training.OPTIMIZERS)
+    require_choice(f"{name}.schedule", options.schedule, training.SCHEDULES)
+    require_choice(f"{name}.dtype", options.dtype, DTYPES)
+    require_choice(f"{name}.augment", options.augment, augment.POLICIES)
+    for field in ("epochs", "batch_size", "accumulate_steps", *WATCHING):
+        require_at_least(f"{name}.{field}", options[field], 1)
+    for field in ("ema_decay", "label_smoothing"):
+        value = option(options, field) if field in OPTIONAL else options[field]
+        if not 0 <= value < 1:
+            raise ValueError(f"{name}.{field} must lie in [0, 1), got {value}")
+    warmup = option(options, "warmup_epochs")
+    if not 0 <= warmup < options.epochs:
+        raise ValueError(
+            f"{name}.warmup_epochs must be at least 0 and below {name}.epochs="
+            f"{options.epochs}, got {warmup}"
+        )
     rows = options.batch_size
     devices = parallel.total_device_count()
     share = devices * options.accumulate_steps
     if rows % share:
         raise ValueError(
-            f"train.batch_size={rows} must be a multiple of {share}, the "
-            f"{devices} device(s) times train.accumulate_steps="
+            f"{name}.batch_size={rows} must be a multiple of {share}, the "
+            f"{devices} device(s) times {name}.accumulate_steps="
             f"{options.accumulate_steps}; such as {-(-rows // share) * share}"
         )
     # All but the length, which the number of images decides.
-    _optimizer(options, _schedule(options, max(1000, options.warmup_steps + 1)))
+    length = max(1000, options.warmup_steps + 1)
+    _optimizer(options, _schedule(options, Plan(length, length * options.epochs)))
 
 
-def _schedule(options: ConfigDict, total: int):
-    return training.make_schedule(
-        options.schedule, options.learning_rate, total, options.warmup_steps
-    )
+def _schedule(options: ConfigDict, plan: Plan):
+    warmup = options.warmup_steps + round(plan.epoch * option(options, "warmup_epochs"))
+    return training.make_schedule(options.schedule, options.learning_rate, plan.total, warmup)
 
 
 def _optimizer(options: ConfigDict, schedule):
+    layer_decay = option(options, "layer_decay") or None
+    # Fine-tuning in He et al. 2022 spares the class token, pretraining does not.
+    spared = ("class_token",) if layer_decay else ()
     return training.make_optimizer(
         options.optimizer,
         schedule,
         weight_decay=options.weight_decay,
         clip_norm=options.clip_norm or None,
+        momentum=option(options, "momentum"),
+        b2=option(options, "b2"),
+        layer_decay=layer_decay,
+        mask=functools.partial(training.decay_mask, spared=spared),
     )
 
 
@@ -140,12 +178,12 @@ def describe_data(config: ConfigDict, source: data.Source) -> dict[str, Any]:
     }
 
 
-def plan_run(options: ConfigDict, num_images: int) -> Plan:
+def plan_run(options: ConfigDict, num_images: int, name: str = "train") -> Plan:
     """Steps of an epoch and of a run; ValueError if a batch is more than there are images."""
     epoch = num_images // options.batch_size
     if not epoch:
         raise ValueError(
-            f"train.batch_size={options.batch_size} is more than the {num_images} training images"
+            f"{name}.batch_size={options.batch_size} is more than the {num_images} training images"
         )
     return Plan(epoch, epoch * options.epochs)
 
@@ -169,6 +207,8 @@ def make_trainer(
     num_images: int,
     loss: Callable[..., Any],
     metrics: Callable[..., Any],
+    *,
+    wrap: Callable[[Any], Any] = lambda optimizer: optimizer,
 ) -> Trainer:
     """Put a trainer together.
 
@@ -179,10 +219,11 @@ def make_trainer(
       num_images: of the training split.
       loss: (model, policy=, axis_name=) -> loss, such as `training.classification_loss`.
       metrics: model -> metrics, such as `training.classification_metrics`.
+      wrap: of the optimizer, such as `training.freeze`.
     """
     plan = plan_run(options, num_images)
-    schedule = _schedule(options, plan.total)
-    optimizer = _optimizer(options, schedule)
+    schedule = _schedule(options, plan)
+    optimizer = wrap(_optimizer(options, schedule))
     policy = augment.make_policy(options.augment, image_shape)
     models.variable_shapes(model, image_shape)  # refuses images that do not fit
 
@@ -243,14 +284,13 @@ def train(
     """
     options, plan = trainer.options, trainer.plan
     start = time.perf_counter()
-    decisive = {k: v for k, v in options.to_dict().items() if k not in WATCHING}
     state = training.fit(
         trainer.init(seed),
         trainer.step,
         data.run_batches(source, options.batch_size, seed=seed, **parallel.placement()),
         plan.total,
         workdir=workdir,
-        identity={**identity, "train": decisive, "seed": seed},
+        identity={**identity, "train": decisive(options), "seed": seed},
         evaluate=evaluate,
         evaluate_every=plan.epoch * options.evaluate_every if evaluate else 0,
         checkpoint_every=plan.epoch * options.checkpoint_every,

@@ -111,10 +111,19 @@ def resized_crop_flip(
     return jax.vmap(one)
 
 
+def _crop_flip_of(least: float) -> Callable[..., Policy]:
+    """`resized_crop_flip` of another least area, in colour."""
+    return lambda image_shape: resized_crop_flip(image_shape, (least, 1.0), 0.0)
+
+
+# mae_crop_flip: of pretraining, and imagenet_crop_flip: of the linear probe, both in the released
+# code of He et al. 2022 (arXiv 2111.06377), which resizes bicubically.
 POLICIES = {
     "none": lambda image_shape: no_augmentation(),
     "crop_flip": crop_flip,
     "resized_crop_flip": resized_crop_flip,
+    "mae_crop_flip": _crop_flip_of(0.2),
+    "imagenet_crop_flip": _crop_flip_of(0.08),
 }
 
 

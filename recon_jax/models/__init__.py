@@ -8,12 +8,18 @@ from recon_jax.models.catalog import make_model as make_model
 from recon_jax.models.conv_autoencoder import ConvAutoencoder as ConvAutoencoder
 from recon_jax.models.guided import Guided as Guided
 from recon_jax.models.guided import GuidedAutoencoder as GuidedAutoencoder
+from recon_jax.models.huggingface import huggingface_config as huggingface_config
+from recon_jax.models.huggingface import load_published as load_published
+from recon_jax.models.huggingface import to_huggingface as to_huggingface
 from recon_jax.models.intermediates import apply_with_intermediates as apply_with_intermediates
 from recon_jax.models.lenet import LeNet as LeNet
 from recon_jax.models.masked_autoencoder import MaskedAutoencoder as MaskedAutoencoder
 from recon_jax.models.masked_autoencoder import MaskedAutoencoding as MaskedAutoencoding
 from recon_jax.models.mlp import MLP as MLP
 from recon_jax.models.mlp_autoencoder import MLPAutoencoder as MLPAutoencoder
+from recon_jax.models.positions import resize_positions as resize_positions
+from recon_jax.models.published import Published as Published
+from recon_jax.models.published import published_autoencoder as published_autoencoder
 from recon_jax.models.resnet import ResNet as ResNet
 from recon_jax.models.resnet9 import ResNet9 as ResNet9
 from recon_jax.models.resnet_autoencoder import ResNetAutoencoder as ResNetAutoencoder
@@ -23,3 +29,5 @@ from recon_jax.models.shapes import variable_shapes as variable_shapes
 from recon_jax.models.vgg import VGG as VGG
 from recon_jax.models.vit import patchify as patchify
 from recon_jax.models.vit import unpatchify as unpatchify
+from recon_jax.models.vit_classifier import ViTClassifier as ViTClassifier
+from recon_jax.models.weight_files import read_weights as read_weights

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num
 
+from recon_jax.linalg import is_concrete
 from recon_jax.models.checks import as_image_shape, as_images, require_shape
 from recon_jax.models.intermediates import record
 from recon_jax.models.layers import at_least_float32
@@ -18,7 +20,6 @@ from recon_jax.models.vit import (
     ViTEncoder,
     check_attention,
     check_patch_size,
-    glorot,
     grid_positions,
     patchify,
     take_tokens,
@@ -78,8 +79,7 @@ class MAEDecoder(nn.Module):
         self, latent: Float[Array, "n t d"], rank: Int[Array, "n p"]
     ) -> Float[Array, "n p k"]:
         """Predictions, all patches in their places."""
-        dense = {"dtype": self.dtype, "kernel_init": glorot}
-        x = TokenDense(self.width, **dense, name="embed")(latent)
+        x = TokenDense(self.width, self.dtype, name="embed")(latent)
         hidden = self.param("mask_token", token_init, (1, 1, self.width), jnp.float32)
         hidden = jnp.broadcast_to(hidden.astype(self.dtype), (len(x), 1, self.width))
         first, visible = x[:, :1], jnp.concatenate([x[:, 1:], hidden], axis=1)
@@ -87,7 +87,7 @@ class MAEDecoder(nn.Module):
         positions = jnp.asarray(positions, self.dtype)
         x = jnp.concatenate([first, take_tokens(visible, rank) + positions[None]], axis=1)
         blocks = TokenMixer(self.depth, self.heads, self.dtype, self.remat, name="blocks")
-        return TokenDense(self.outputs, **dense, name="pixels")(blocks(x)[:, 1:])
+        return TokenDense(self.outputs, self.dtype, name="pixels")(blocks(x)[:, 1:])
 
 
 class MaskedAutoencoder(nn.Module):
@@ -182,7 +182,7 @@ class MaskedAutoencoder(nn.Module):
     def __call__(
         self,
         images: ArrayLike,
-        kept: Int[ArrayLike, "n m"] | None = None,
+        kept: ArrayLike | None = None,
         *,
         train: bool = False,
     ) -> MaskedAutoencoding:
@@ -195,8 +195,8 @@ class MaskedAutoencoder(nn.Module):
           train: nothing here differs in training.
 
         Raises:
-          ValueError: if the images are not of `image_shape`, or there is not one row of 1 to P
-            patches for each.
+          ValueError: if the images are not of `image_shape`, there is not one row of 1 to P patches
+            for each, or (checked outside jit) an index occurs twice or is none of a patch.
         """
         patches = self.patches_of(images)
         if kept is None:
@@ -215,4 +215,11 @@ class MaskedAutoencoder(nn.Module):
             )
         if not jnp.issubdtype(kept.dtype, jnp.integer):
             raise ValueError(f"kept must hold indices, got {kept.dtype}")
+        if is_concrete(kept):
+            for i, row in enumerate(np.asarray(kept).tolist()):
+                if len(set(row)) < len(row) or min(row) < 0 or max(row) >= self.num_patches:
+                    raise ValueError(
+                        f"kept must hold different indices from 0 to {self.num_patches - 1}, got "
+                        f"{row} for image {i}"
+                    )
         return kept

@@ -110,14 +110,25 @@ def keep(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return checkpoint_name(x, KEPT)
 
 
-class TokenDense(nn.Dense):
-    """A linear map of tokens (N, T, D) to (N, T, features)."""
+class TokenDense(nn.Module):
+    """A linear map of tokens (N, T, D) to (N, T, features), with a bias.
+
+    Attributes:
+      features: width of the result.
+      dtype: of the computation; parameters are float32.
+    """
+
+    features: int
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n t d"]) -> Float[Array, "n t k"]:
+    def __call__(self, x: Num[Array, "n t d"]) -> Float[Array, "n t k"]:
         """Mapped tokens."""
+        kernel = self.param("kernel", glorot, (x.shape[-1], self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         # As one matrix: XLA's gradient of a product over two axes at once is slow on the CPU.
-        rows = super().__call__(x.reshape(-1, x.shape[-1]))
+        rows = x.reshape(-1, x.shape[-1]).astype(self.dtype)
+        rows = rows @ kernel.astype(self.dtype) + bias.astype(self.dtype)[None]
         return rows.reshape(*x.shape[:-1], self.features)
 
 
@@ -136,8 +147,7 @@ class Attention(nn.Module):
     def __call__(self, x: Float[Array, "n t d"]) -> Float[Array, "n t d"]:
         """Tokens of the same shape."""
         count, tokens, width = x.shape
-        dense = {"dtype": self.dtype, "kernel_init": glorot}
-        qkv = keep(TokenDense(3 * width, **dense, name="qkv")(x))
+        qkv = keep(TokenDense(3 * width, self.dtype, name="qkv")(x))
         # Heads first: the products over tokens are then plain batched matrix products. The barrier
         # has the transpose done once; else XLA's CPU backend repeats it inside what follows.
         qkv = qkv.reshape(count, tokens, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
@@ -147,7 +157,7 @@ class Attention(nn.Module):
         wide = jnp.promote_types(scores.dtype, jnp.float32)
         weights = jax.nn.softmax(scores.astype(wide), axis=-1).astype(v.dtype)
         mixed = keep(jnp.matmul(weights, v).transpose(0, 2, 1, 3).reshape(x.shape))
-        return TokenDense(width, **dense, name="out")(mixed)
+        return TokenDense(width, self.dtype, name="out")(mixed)
 
 
 def drop_path(
@@ -185,13 +195,13 @@ class TransformerBlock(nn.Module):
         drop_keys: Key[Array, " n 2"] | None = None,
     ) -> tuple[Float[Array, "n t d"], dict[str, Array]]:
         """Tokens of the same shape, and {name: representation} if `inspect`: a step of a scan."""
-        width, dense = x.shape[-1], {"dtype": self.dtype, "kernel_init": glorot}
+        width = x.shape[-1]
         y = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="norm1")(x)
         mixed = Attention(self.heads, self.dtype, name="attention")(y)
         x = keep(x + (mixed if drop_keys is None else drop_path(mixed, rate, drop_keys[:, 0])))
         y = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="norm2")(x)
-        y = keep(TokenDense(self.mlp_ratio * width, **dense, name="mlp1")(y))
-        y = TokenDense(width, **dense, name="mlp2")(gelu(y))
+        y = keep(TokenDense(self.mlp_ratio * width, self.dtype, name="mlp1")(y))
+        y = TokenDense(width, self.dtype, name="mlp2")(gelu(y))
         x = x + (y if drop_keys is None else drop_path(y, rate, drop_keys[:, 1]))
         return x, ({"attention": mixed, "output": x} if self.inspect else {})
 
@@ -299,7 +309,7 @@ class ViTEncoder(nn.Module):
         positions = jnp.broadcast_to(positions, (len(patches), *positions.shape[1:]))
         if kept is not None:  # before the embedding: what is masked must cost nothing
             patches, positions = take_tokens(patches, kept), take_tokens(positions, kept)
-        embed = TokenDense(self.width, dtype=self.dtype, kernel_init=glorot, name="embed")
+        embed = TokenDense(self.width, self.dtype, name="embed")
         first = self.param("class_token", token_init, (1, 1, self.width), jnp.float32)
         first = jnp.broadcast_to(first.astype(self.dtype), (len(patches), 1, self.width))
         x = record(self, jnp.concatenate([first, embed(patches) + positions], axis=1), "tokens")

@@ -28,9 +28,8 @@ class ProgramCost(NamedTuple):
       conv_flops: those of its convolutions, 2 per multiply-add, padding included.
       dot_flops: those of its matrix products.
       traffic: bytes of arguments, results, and of what `UNFUSED` operations read and write.
-      loop_flops: of products and convolutions in passes of loops after the first, which XLA's cost
-        analysis leaves out.
-      loop_traffic: bytes of `UNFUSED` operations in those passes.
+      loop_flops: in passes of scans after the first, which XLA's cost analysis leaves out; by the
+        same analysis of the body.
     """
 
     flops: float
@@ -38,7 +37,20 @@ class ProgramCost(NamedTuple):
     dot_flops: float
     traffic: float
     loop_flops: float
-    loop_traffic: float
+
+
+class LaterPasses(NamedTuple):
+    """What XLA's cost analysis leaves out of a scan, whose body it counts once.
+
+    Attributes:
+      body: one pass, a function of `types`.
+      types: of the constants, the carry, and one slice of what is scanned over.
+      count: passes after the first, over all passes of the scans around it.
+    """
+
+    body: Callable[..., Any]
+    types: tuple[jax.ShapeDtypeStruct, ...]
+    count: int
 
 
 def _bytes(aval: Any) -> int:
@@ -61,6 +73,46 @@ def _equations(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
             yield from _equations(getattr(sub, "jaxpr", sub), times * repeats)
         if not inner:
             yield equation, times
+
+
+def _scans(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
+    """Scans at any depth, with how often each is executed."""
+    for equation in jaxpr.eqns:
+        repeats = 1
+        if equation.primitive.name == "scan":
+            yield equation, times
+            repeats = equation.params["length"]
+        for sub in core.jaxprs_in_params(equation.params):
+            yield from _scans(getattr(sub, "jaxpr", sub), times * repeats)
+
+
+def _later_passes(jaxpr: Any) -> list[LaterPasses]:
+    found = []
+    for equation, times in _scans(jaxpr):
+        body = equation.params["jaxpr"]
+        types = tuple(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in body.in_avals)
+        length = equation.params["length"]
+        # The body of the compiled loop is `unroll` passes, and what is left over stands beside it.
+        unroll = min(equation.params["unroll"], length)
+        if unroll and (count := times * (length - unroll - length % unroll)):
+            found.append(LaterPasses(core.jaxpr_as_fun(body), types, count))
+    return found
+
+
+def later_passes(fn: Callable[..., Any], *args: Any) -> list[LaterPasses]:
+    """The passes after the first of all scans of fn(*args), nested ones too.
+
+    The cost of a compiled program with scans is XLA's own plus count times that of each body.
+
+    Args:
+      fn: a pure function of pytrees of arrays.
+      *args: arrays or `jax.ShapeDtypeStruct`s.
+    """
+    return _later_passes(jax.make_jaxpr(fn)(*args).jaxpr)
+
+
+def _xla_flops(lowered: Any) -> float:
+    return float((lowered.cost_analysis() or {}).get("flops", 0.0))
 
 
 def _dot_flops(equation: Any) -> int:
@@ -123,22 +175,20 @@ def cost_of(fn: Callable[..., Any], *args: Any) -> ProgramCost:
     """
     traced = jax.jit(fn).trace(*args)
     traffic = tree_bytes(args) + sum(_bytes(aval) for aval in traced.jaxpr.out_avals)
-    totals = np.zeros(5)  # dot, conv, traffic; and of later passes: FLOPs, traffic
+    totals = np.zeros(3)  # dot, conv, traffic
     for equation, times in _equations(traced.jaxpr.jaxpr):
         dot, conv = (_flops(equation, name) for name in PRODUCTS)
-        moved, later = _moved(equation), times - 1
-        totals += (
-            times * dot, times * conv, times * moved, later * (dot + conv), later * moved
-        )  # fmt: skip
-    dots, convs, inside, loop_flops, loop_traffic = map(float, totals)
-    flops = (traced.lower().cost_analysis() or {}).get("flops", 0.0)
+        totals += (times * dot, times * conv, times * _moved(equation))
+    dots, convs, inside = map(float, totals)
+    loop_flops = 0.0
+    for later in _later_passes(traced.jaxpr.jaxpr):
+        loop_flops += later.count * _xla_flops(jax.jit(later.body).lower(*later.types))
     return ProgramCost(
-        flops=float(flops) + loop_flops,
+        flops=_xla_flops(traced.lower()) + loop_flops,
         conv_flops=convs,
         dot_flops=dots,
         traffic=traffic + inside,
         loop_flops=loop_flops,
-        loop_traffic=loop_traffic,
     )
 
 

@@ -6,8 +6,11 @@ from recon_jax.spectral.alignment import label_r2 as label_r2
 from recon_jax.spectral.autoencoder import LinearAutoencoder as LinearAutoencoder
 from recon_jax.spectral.autoencoder import solve_denoising as solve_denoising
 from recon_jax.spectral.autoencoder import solve_joint as solve_joint
+from recon_jax.spectral.block_masks import block_mask as block_mask
+from recon_jax.spectral.block_masks import grid_mask as grid_mask
 from recon_jax.spectral.catalog import make_corruption as make_corruption
 from recon_jax.spectral.corruptions import Corruption as Corruption
+from recon_jax.spectral.corruptions import PatchMask as PatchMask
 from recon_jax.spectral.corruptions import compose as compose
 from recon_jax.spectral.corruptions import correlated_gaussian as correlated_gaussian
 from recon_jax.spectral.corruptions import gaussian as gaussian
@@ -75,6 +78,7 @@ from recon_jax.spectral.streaming import stream_moments as stream_moments
 from recon_jax.spectral.subspaces import Subspace as Subspace
 from recon_jax.spectral.subspaces import kept_components as kept_components
 from recon_jax.spectral.subspaces import project_on as project_on
+from recon_jax.spectral.subspaces import subspace_filter as subspace_filter
 from recon_jax.spectral.subspaces import subspace_thresholds as subspace_thresholds
 from recon_jax.spectral.subspaces import subspaces_of as subspaces_of
 from recon_jax.spectral.survey import Survey as Survey

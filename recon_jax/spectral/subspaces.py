@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from recon_jax.spectral.spectrum import Spectrum, project, split_by_variance
 
@@ -118,3 +118,32 @@ def project_on(
         return part
     # The bottom is what the top leaves: its basis, wide where the top's is narrow, is not needed.
     return images - part + mean.reshape(images.shape[1:])
+
+
+def subspace_filter(
+    subspace: Subspace, spectrum: Spectrum
+) -> Callable[[Float[Array, "n h w c"]], Float[Array, "n h w c"]]:
+    """The projection of images on a subspace around the mean, as a function for use inside jit.
+
+    Only the basis of the top is kept, in float32: D x K numbers, a small K where the subspace is
+    split off at three quarters of the variance or less.
+
+    Args:
+      subspace: on which to project.
+      spectrum: of images in the units of those to come.
+
+    Returns:
+      A function of images (N, H, W, C), such as a target of `training.masked_autoencoder_loss`.
+    """
+    if subspace.side == "all":
+        return lambda images: images
+    basis = np.asarray(split_by_variance(spectrum, subspace.threshold)[0], np.float32)
+    mean = np.asarray(spectrum.mean, np.float32)
+
+    def filtered(images):
+        top = project(images, jnp.asarray(basis), jnp.asarray(mean))
+        if subspace.side == "top":
+            return top
+        return images - top + jnp.asarray(mean).reshape(1, *images.shape[1:])
+
+    return filtered

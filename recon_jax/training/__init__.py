@@ -26,6 +26,10 @@ from recon_jax.training.denoising import (
 )
 from recon_jax.training.evaluation import extract as extract
 from recon_jax.training.evaluation import make_evaluate as make_evaluate
+from recon_jax.training.finetuning import freeze as freeze
+from recon_jax.training.finetuning import layer_scales as layer_scales
+from recon_jax.training.finetuning import scale_by_layer as scale_by_layer
+from recon_jax.training.finetuning import start_from as start_from
 from recon_jax.training.guided_objectives import guided_loss as guided_loss
 from recon_jax.training.guided_objectives import guided_metrics as guided_metrics
 from recon_jax.training.keys import device_key as device_key

@@ -109,6 +109,21 @@ def test_a_fifth_of_the_images_lose_colour():
     assert abs(grey.mean() - 0.2) < 0.03
 
 
+@pytest.mark.parametrize(("name", "least"), [("mae_crop_flip", 0.2), ("imagenet_crop_flip", 0.08)])
+def test_crops_of_masked_autoencoders_keep_their_colour_and_least_area(name, least):
+    # On ramps down and across, the extent of a crop is that of its values.
+    y, x = np.mgrid[:16, :16] + 0.5
+    image = jnp.asarray(np.stack([y, x, y + x], axis=-1)[None])
+    found = np.asarray(
+        augment.make_policy(name, (16, 16, 3))(keys(500), jnp.tile(image, (500, 1, 1, 1)))
+    )
+    extent = np.ptp(found[:, 4:12, 8, 0], axis=1) * np.ptp(found[:, 8, 4:12, 1], axis=1) / 49
+    assert least - 1e-3 <= extent.min() < least + 0.05
+    assert extent.max() > 0.95
+    np.testing.assert_allclose(found[..., 2], found[..., 0] + found[..., 1], atol=1e-4)
+    assert 0.4 < np.mean(found[:, 8, 4, 1] > found[:, 8, 12, 1]) < 0.6
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -6,6 +6,7 @@ from experiments import (
     benchmark,
     benchmark_devices,
     benchmark_job,
+    benchmark_masked,
     benchmark_probes,
     benchmark_training,
 )
@@ -15,7 +16,10 @@ pytest.importorskip("torch", reason="the peers are PyTorch and scikit-learn: [be
 pytest.importorskip("sklearn", reason="the peers are PyTorch and scikit-learn: [benchmark]")
 
 
-@pytest.mark.parametrize("name", sorted({**benchmark_probes.JOBS, **benchmark_training.JOBS}))
+TRAINED = {**benchmark_probes.JOBS, **benchmark_training.JOBS, **benchmark_masked.JOBS}
+
+
+@pytest.mark.parametrize("name", sorted(TRAINED))
 def test_jobs_and_their_peers_run(name):
     with jax.enable_x64(False):
         job = benchmark.JOBS[name](True)

@@ -77,14 +77,33 @@ def test_masked_squared_error_is_over_masked_patches_alone(normalize):
         target = (patches - patches.mean(-1, keepdims=True)) / spread
     expected = [np.mean((found[i, m] - target[i, m]) ** 2) for i, m in enumerate(mask[:2])]
 
-    def loss(found):
-        return losses.masked_squared_error(
-            found, jnp.asarray(patches), jnp.asarray(mask), normalize=normalize
-        )
+    # Under jit, where an image without a masked patch cannot be refused, its loss is zero.
+    @jax.jit
+    def loss(found, mask):
+        return losses.masked_squared_error(found, jnp.asarray(patches), mask, normalize=normalize)
 
-    np.testing.assert_allclose(loss(jnp.asarray(found)), [*expected, 0], rtol=1e-10)
-    gradient = np.asarray(jax.grad(lambda x: loss(x).sum())(jnp.asarray(found)))
+    mask = jnp.asarray(mask)
+    np.testing.assert_allclose(loss(jnp.asarray(found), mask), [*expected, 0], rtol=1e-10)
+    outside = losses.masked_squared_error(
+        jnp.asarray(found)[:2], jnp.asarray(patches)[:2], mask[:2], normalize=normalize
+    )
+    np.testing.assert_allclose(outside, expected, rtol=1e-10)
+    gradient = np.asarray(jax.grad(lambda x: loss(x, mask).sum())(jnp.asarray(found)))
     np.testing.assert_array_equal(np.abs(gradient).max(-1) > 0, mask)
+
+
+def test_an_image_without_a_masked_patch_is_refused_by_its_number():
+    patches, mask = jnp.zeros((3, 2, 4)), jnp.asarray([[True, False], [False, False], [True, True]])
+    with pytest.raises(ValueError, match="image 1 has no masked patch, so there is no loss; mask"):
+        losses.masked_squared_error(patches, patches, mask)
+
+
+def test_flat_patches_are_normalised_to_zero():
+    patches = jnp.broadcast_to(jnp.asarray([0.0, 0.3])[None, :, None], (1, 2, 4))
+    found = losses.masked_squared_error(
+        jnp.full((1, 2, 4), 2.0), patches, jnp.ones((1, 2), bool), normalize=True
+    )
+    np.testing.assert_allclose(found, [4.0], rtol=1e-10)
 
 
 def test_padding_does_not_count_even_if_it_is_nan():

@@ -1,8 +1,10 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from recon_jax.sizing import cost_of, saved_bytes, tree_bytes
+from recon_jax.sizing.programs import later_passes
 
 
 def array(*shape, dtype=jnp.float32):
@@ -30,7 +32,59 @@ def test_batched_products_and_scans_are_multiplied_out():
     assert cost.dot_flops == 7 * once
     assert cost.loop_flops == 6 * once
     assert 7 * once <= cost.flops < 7.2 * once
-    assert cost.loop_traffic == 6 * 3 * (4 * 3 * 5 * 5)
+    arrays = 4 * 3 * 5 * 5
+    assert cost.traffic == 2 * arrays + 7 * 3 * arrays
+
+
+@pytest.mark.parametrize(
+    ("unroll", "left_out"), [(1, 6), (2, 4), (3, 3), (7, 0), (9, 0), (True, 0)]
+)
+def test_unrolled_passes_are_counted_by_xla(unroll, left_out):
+    def powers(x):
+        return jax.lax.scan(lambda y, _: (y @ y, None), x, None, length=7, unroll=unroll)[0]
+
+    cost, once = cost_of(powers, array(20, 20)), 2 * 20**3
+    assert cost.loop_flops == left_out * once
+    assert 7 * once <= cost.flops < 7.01 * once
+
+
+def layers(x, depth, unroll=1):
+    """Products and elementwise work, as in a network whose equal blocks are scanned over."""
+
+    def body(carry, w):
+        inner = lambda y, _: (y * 2 + 1, None)  # noqa: E731
+        return jax.lax.scan(inner, carry @ w, None, length=4, unroll=unroll)[0], None
+
+    weights = jnp.ones((depth, *x.shape), x.dtype)
+    return jax.lax.scan(body, x, weights, unroll=unroll)[0]
+
+
+def test_what_is_elementwise_counts_in_every_pass_of_nested_scans():
+    cost = cost_of(lambda x: layers(x, 5), array(8, 8))
+    assert cost.dot_flops == 5 * 2 * 8**3
+    # Apart from counting passes, it is the same program as without a loop.
+    plain = cost_of(lambda x: layers(x, 5, unroll=True), array(8, 8))
+    wanted = 5 * (2 * 8**3 + 4 * 2 * 8**2)
+    assert plain.loop_flops == 0
+    assert wanted <= plain.flops < 1.15 * wanted
+    assert plain.flops <= cost.flops < 1.15 * plain.flops
+
+
+def test_later_passes_are_those_that_xla_leaves_out():
+    found = later_passes(lambda x: layers(x, 5), array(8, 8))
+    assert [later.count for later in found] == [4, 5 * 3]
+    sides = [sorted({kind.shape for kind in later.types}) for later in found]
+    assert sides == [[(8, 8)], [(8, 8)]]
+    (out,) = found[1].body(jnp.full((8, 8), 0.5, jnp.float32))
+    np.testing.assert_array_equal(out, np.full((8, 8), 2.0))
+    assert [later.count for later in later_passes(lambda x: layers(x, 1), array(8, 8))] == [3]
+    assert later_passes(jnp.tanh, array(8)) == []
+    # Together they are what XLA counts of the program without loops, here after optimisation.
+    compiled = jax.jit(lambda x: layers(x, 5)).lower(array(8, 8)).compile()
+    total = compiled.cost_analysis()["flops"]
+    for body, types, count in found:
+        total += count * jax.jit(body).lower(*types).compile().cost_analysis()["flops"]
+    assert total == pytest.approx(5 * (2 * 8**3 + 4 * 2 * 8**2), rel=0.15)
 
 
 def test_slices_and_updates_move_their_part_alone():
@@ -86,6 +140,18 @@ def test_what_products_leave_for_the_gradient():
     params = [array(6, 7), array(7, 3)]
     # The outputs of both products; the input belongs to the caller.
     assert saved_bytes(loss, params, array(10, 6)) == 4 * 10 * (7 + 3)
+
+
+@pytest.mark.parametrize("unroll", [1, True])
+def test_what_a_scan_over_recomputed_blocks_leaves(unroll):
+    """Products of every block, whatever the blocks themselves keep."""
+
+    def loss(params, x):
+        keep = jax.checkpoint_policies.nothing_saveable
+        body = jax.checkpoint(lambda y, w: (jnp.tanh(y @ w), None), policy=keep)
+        return jnp.square(jax.lax.scan(body, x, params, unroll=unroll)[0]).sum(), None
+
+    assert saved_bytes(loss, array(5, 6, 6), array(10, 6)) >= 4 * 5 * 10 * 6
 
 
 def test_bytes_of_trees():

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -73,3 +74,44 @@ def test_top_and_bottom_add_up_to_the_image(known, threshold):
     found = (parts[0] - mean).reshape(len(images), -1)
     np.testing.assert_allclose(found, expected, atol=2e-5)
     assert 100 * np.sum(found**2) / np.sum(centred**2) == pytest.approx(shares[0], abs=1e-3)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.75, 1.0])
+def test_filters_are_the_projections_under_jit(known, threshold):
+    images, spectrum = known
+    cells = spectral.subspaces_of([threshold], [threshold])
+    filters = [jax.jit(spectral.subspace_filter(cell, spectrum)) for cell in cells]
+    top, bottom, whole = (np.asarray(fn(images)) for fn in filters)
+    for cell, found in zip(cells, (top, bottom, whole), strict=True):
+        assert found.dtype == np.float32
+        expected = spectral.project_on(images, cell, spectrum)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+    mean = np.asarray(spectrum.mean, np.float32).reshape(1, *images.shape[1:])
+    np.testing.assert_allclose(top + bottom - mean, images, rtol=0, atol=2e-5)
+    np.testing.assert_array_equal(whole, images)
+    # A projection changes nothing the second time.
+    for fn, once in zip(filters, (top, bottom, whole), strict=True):
+        np.testing.assert_allclose(fn(once), once, rtol=0, atol=5e-5)
+
+
+def test_a_filter_keeps_the_part_of_new_images(known):
+    """Its own components pass, all others are set to the mean."""
+    _, spectrum = known
+    mean, vectors = np.asarray(spectrum.mean), np.asarray(spectrum.vectors)
+    images = (mean[None] + 3 * vectors.T).reshape(-1, 4, 3, 2).astype(np.float32)
+    cells = spectral.subspaces_of([0.75], [0.75])[:2]
+    for cell in cells:
+        kept, _ = spectral.kept_components(cell, spectrum)
+        passed = np.zeros(len(vectors), bool)
+        passed[kept] = True
+        assert 0 < passed.sum() < len(passed)
+        found = np.asarray(spectral.subspace_filter(cell, spectrum)(jnp.asarray(images)))
+        weight = np.where(passed, 3.0, 0.0)[:, None]
+        expected = (mean[None] + weight * vectors.T).reshape(images.shape)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+
+
+def test_a_filter_refuses_images_of_another_size(known):
+    cell = spectral.subspaces_of([0.75], [])[0]
+    with pytest.raises(ValueError, match=r"images of shape \(4, 4, 2\) have 32 scalars, the basis"):
+        spectral.subspace_filter(cell, known[1])(jnp.zeros((1, 4, 4, 2)))
