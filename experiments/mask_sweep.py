@@ -29,6 +29,7 @@ from configs import mask_sweep as recipe
 from experiments import cli, masked_runs, trained
 from recon_jax import data, report, spectral
 from recon_jax.report import mask_sweep as words
+from recon_jax.training.denoising import token_groups
 
 
 def validate(config: ConfigDict) -> None:
@@ -65,9 +66,8 @@ def smoke(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def label_of(config: ConfigDict, spec: tuple, image_shape: tuple[int, int, int]) -> str:
-    """What a corruption hides, for people."""
-    corruption = spectral.make_corruption(spec, image_shape)
+def label_of(corruption: spectral.Corruption) -> str:
+    """A corruption and what it hides, for people."""
     if corruption.mask is None:
         return corruption.name
     patches = math.prod(corruption.mask.grid)
@@ -77,7 +77,6 @@ def label_of(config: ConfigDict, spec: tuple, image_shape: tuple[int, int, int])
 def predict(context: masked_runs.Context) -> dict[str, dict[str, np.ndarray]]:
     """Alignment, impact and neutrality of every corruption, from the moments of training images."""
     config, source = context.config, context.train
-    jax.config.update("jax_enable_x64", config.precision == "float64")
     made: dict[str, Any] = {}
 
     def statistics():
@@ -92,21 +91,22 @@ def predict(context: masked_runs.Context) -> dict[str, dict[str, np.ndarray]]:
     for spec in report.progress(config.corruptions, "closed forms"):
 
         def compute(spec=spec):
-            moments, spectrum = statistics()
-            corruption = spectral.make_corruption(spec, source.image_shape)
-            seen = spectral.survey(
-                moments, corruption, spectrum=spectrum, max_rank=max(config.ranks)
-            )
-            return {
-                "alignment": seen.alignment,
-                "impact": seen.impact,
-                "max_sine": seen.neutrality.max_sine,
-                "is_neutral": seen.neutrality.is_neutral,
-            }
+            # Networks are trained in the default precision.
+            with jax.enable_x64(config.precision == "float64"):
+                moments, spectrum = statistics()
+                corruption = spectral.make_corruption(spec, source.image_shape)
+                seen = spectral.survey(
+                    moments, corruption, spectrum=spectrum, max_rank=max(config.ranks)
+                )
+                return {
+                    "alignment": np.asarray(seen.alignment),
+                    "impact": np.asarray(seen.impact),
+                    "max_sine": np.asarray(seen.neutrality.max_sine),
+                    "is_neutral": np.asarray(seen.neutrality.is_neutral),
+                }
 
         key = ["closed form", list(spec), config.precision, max(config.ranks)]
         found[str(spec)] = context.cached("closed_form", key, compute)
-    jax.config.update("jax_enable_x64", False)  # networks are trained in the default precision
     return found
 
 
@@ -128,16 +128,19 @@ def train_all(context: masked_runs.Context, seeds: list[int]) -> dict[str, list[
 
 def gather(context: masked_runs.Context, predicted: dict, runs: dict) -> list[words.Cell]:
     """Prediction and outcome of every corruption."""
-    cells = []
+    cells, shape = [], context.train.image_shape
+    patch_size = context.config.model.patch_size
     for spec in context.config.corruptions:
         theory, found = predicted[str(spec)], runs[str(spec)]
+        corruption = spectral.make_corruption(spec, shape)
         cells.append(
             words.Cell(
-                name=label_of(context.config, spec, context.train.image_shape),
+                name=label_of(corruption),
                 kind=words.kind_of(spec[0]),
                 alignment=np.asarray(theory["alignment"]),
                 impact=np.asarray(theory["impact"]),
                 is_neutral=bool(theory["is_neutral"]),
+                drops_patches=token_groups(corruption, patch_size, shape) is not None,
                 linear_probe=np.array([run["linear_probe"] for run in found]),
                 knn=np.array([run["knn"] for run in found]),
                 error=np.array([run["squared_error"] for run in found]),

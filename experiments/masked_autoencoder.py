@@ -66,7 +66,8 @@ def validate(config: ConfigDict) -> None:
 
 def smoke(config: ConfigDict) -> ConfigDict:
     """Few, small images, short training of tiny networks, on the same code path."""
-    config.data.train_limit, config.data.test_limit, config.data.image_size = 200, 100, 16
+    # As many test as training images: what reads them is compiled once.
+    config.data.train_limit, config.data.test_limit, config.data.image_size = 120, 120, 16
     config.corruption = ("patch_subset", 0.75, 4)
     config.model.patch_size, config.model.remat = 4, False
     config.model.width, config.model.depth, config.model.heads = 16, 1, 2

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ SIDES = ("top", "bottom")
 # Whose third-party numbers stand beside ours, by what a source's name contains.
 DATASETS = {"cifar100": "CIFAR-100"}
 DEFAULT_DATASET = "CIFAR-10"
+
+Maker = Callable[[], trained.Trainer]
 
 
 def validate(config: ConfigDict) -> None:
@@ -57,7 +59,8 @@ def validate(config: ConfigDict) -> None:
 
 def smoke(config: ConfigDict) -> ConfigDict:
     """Few, small images, short training of tiny networks, on the same code path."""
-    config.data.train_limit, config.data.test_limit, config.data.image_size = 200, 100, 16
+    # As many test as training images: what reads them is compiled once.
+    config.data.train_limit, config.data.test_limit, config.data.image_size = 120, 120, 16
     config.corruption = ("patch_subset", 0.75, 4)
     config.model.patch_size = 4
     config.model.width, config.model.depth, config.model.heads = 16, 1, 2
@@ -123,10 +126,13 @@ def make_task(
 
 
 def train_target(
-    context: masked_runs.Context, task: masked_runs.Task, classifier: Any, seeds: list[int]
+    context: masked_runs.Context,
+    task: masked_runs.Task,
+    made: Maker,
+    classifier: Maker,
+    seeds: list[int],
 ) -> list[dict[str, np.ndarray]]:
     """Pretraining, the read-outs and the fine-tuning of one target, for each seed."""
-    made = functools.cache(functools.partial(masked_runs.make_trainer, context, task))
     key = ["trained", task.key, context.config.targets, trained.decisive(context.config.train)]
     rows = []
     for seed, row in zip(seeds, masked_runs.run_task(context, task, seeds, made), strict=True):
@@ -143,11 +149,10 @@ def train_target(
 
 
 def train_scratch(
-    context: masked_runs.Context, task: masked_runs.Task, classifier: Any, seeds: list[int]
+    context: masked_runs.Context, new: Maker, classifier: Maker, seeds: list[int]
 ) -> list[dict[str, np.ndarray]]:
     """The same read-outs without pretraining, and the classifier trained from scratch."""
     made = masked_finetuning.make_scratch_trainer(context, classifier)
-    new = functools.cache(functools.partial(masked_runs.make_trainer, context, task))
     rows = []
     for seed in seeds:
         row = masked_finetuning.read_untrained(context, new, seed)
@@ -168,14 +173,17 @@ def train_all(
     """Every target, then no pretraining, by label."""
     make = functools.partial(masked_finetuning.make_trainer, context, "finetuning")
     classifier = functools.cache(make)
+    tasks = [make_task(context, cell, spectrum) for cell in cells]
+    made = [
+        functools.cache(functools.partial(masked_runs.make_trainer, context, task))
+        for task in tasks
+    ]
     found = {}
-    for cell in report.progress([*cells, None], "targets"):
-        if cell is None:
-            whole = make_task(context, cells[0], spectrum)
-            found["none"] = train_scratch(context, whole, classifier, seeds)
+    for i in report.progress(range(len(cells) + 1), "targets"):
+        if i == len(cells):
+            found["none"] = train_scratch(context, made[0], classifier, seeds)
         else:
-            task = make_task(context, cell, spectrum)
-            found[cell.label] = train_target(context, task, classifier, seeds)
+            found[cells[i].label] = train_target(context, tasks[i], made[i], classifier, seeds)
         report.write_jsonl(context.workdir / "metrics.jsonl", records(found, seeds))
     return found
 

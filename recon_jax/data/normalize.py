@@ -25,6 +25,7 @@ class Normalization(NamedTuple):
     mean: np.ndarray
     """(H, W, C) float64; (1, 1, 1) for "unit"."""
     scale: float
+    """A number; or an array that broadcasts against images (..., H, W, C), as of channels."""
 
 
 class _Sums(NamedTuple):

@@ -14,6 +14,8 @@ from recon_jax.report.figures import COLORS, new_figure, plot_image_strip
 from recon_jax.report.tables import Table
 
 READ_OUTS = {"linear_probe": "linear probe", "knn": "kNN"}
+# Which corruptions are compared. Those that drop patches are trained alike, others by another loss.
+GROUPS = {"all": lambda cell: True, "dropping patches": lambda cell: cell.drops_patches}
 # Kinds of corruption, by the names of their factories: colour and marker.
 KINDS = {
     "none": (COLORS[0], "o"),
@@ -44,6 +46,8 @@ class Cell(NamedTuple):
       alignment: in closed form (D,), in [0, 1].
       impact: its relative change against no corruption (D,).
       is_neutral: whether the closed form says that it can never help.
+      drops_patches: whether the encoder sees whole patches or none, and the loss is over the hidden
+        ones; else it sees all patches, and the loss is over all.
       linear_probe: test accuracy in % (seeds,).
       knn: test accuracy in % (seeds,).
       error: of the reconstruction of test images, as in training (seeds,).
@@ -55,6 +59,7 @@ class Cell(NamedTuple):
     alignment: np.ndarray
     impact: np.ndarray
     is_neutral: bool
+    drops_patches: bool
     linear_probe: np.ndarray
     knn: np.ndarray
     error: np.ndarray
@@ -65,6 +70,7 @@ class Agreement(NamedTuple):
     """Spearman's rank correlation over corruptions of alignment at one K and one accuracy.
 
     Attributes:
+      group: a key of `GROUPS`: over which corruptions.
       rank: K.
       read_out: a key of `READ_OUTS`.
       correlation: of alignment with the mean accuracy over seeds; NaN where either is constant.
@@ -74,6 +80,7 @@ class Agreement(NamedTuple):
       num_cells: corruptions.
     """
 
+    group: str
     rank: int
     read_out: str
     correlation: float
@@ -117,21 +124,25 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def agreements(cells: Sequence[Cell], ranks: Sequence[int]) -> list[Agreement]:
-    """The correlations at every K and read-out.
+    """The correlations over every group, at every K and read-out.
 
     Args:
       cells: corruptions.
       ranks: K, each in 1 .. D.
     """
     found = []
-    for read_out in READ_OUTS:
-        accuracy = np.stack([getattr(cell, read_out) for cell in cells])
-        for rank in ranks:
-            alignment = np.array([cell.alignment[rank - 1] for cell in cells])
-            value = _correlation(alignment, accuracy.mean(1))
-            by_seed = np.array([_correlation(alignment, column) for column in accuracy.T])
-            interval = spearman_interval(value, len(cells))
-            found.append(Agreement(rank, read_out, value, *interval, by_seed, len(cells)))
+    for group, belongs in GROUPS.items():
+        members = [cell for cell in cells if belongs(cell)]
+        for read_out in READ_OUTS if members else ():
+            accuracy = np.stack([getattr(cell, read_out) for cell in members])
+            for rank in ranks:
+                alignment = np.array([cell.alignment[rank - 1] for cell in members])
+                value = _correlation(alignment, accuracy.mean(1))
+                by_seed = np.array([_correlation(alignment, column) for column in accuracy.T])
+                interval = spearman_interval(value, len(members))
+                found.append(
+                    Agreement(group, rank, read_out, value, *interval, by_seed, len(members))
+                )
     return found
 
 
@@ -191,6 +202,7 @@ def agreement_table(found: Sequence[Agreement], rank: int, note: str) -> Table:
     rows = [
         [
             READ_OUTS[item.read_out],
+            item.group,
             f"{item.rank}{' (chosen beforehand)' if item.rank == rank else ''}",
             f"{item.correlation:+.2f}",
             f"{item.low:+.2f} to {item.high:+.2f}",
@@ -199,7 +211,7 @@ def agreement_table(found: Sequence[Agreement], rank: int, note: str) -> Table:
         ]
         for item in found
     ]
-    columns = ["read-out", "K", "Spearman", "95% interval", "by seed", "corruptions"]
+    columns = ["read-out", "among", "K", "Spearman", "95% interval", "by seed", "corruptions"]
     title = "Rank correlation of closed-form alignment and trained accuracy"
     extra = " Intervals take corruptions as drawn independently (Bonett & Wright 2000)."
     return Table("agreement", title, columns, rows, note + extra)
@@ -222,14 +234,14 @@ def _difference(cell: Cell, clean: Cell, read_out: str) -> tuple[float, float]:
     return float(gap.mean()), float(error)
 
 
-def noise_line(cells: Sequence[Cell]) -> str:
+def noise_line(cells: Sequence[Cell], read_out: str) -> str:
     """Whether noise, which in closed form changes nothing, changes what is read; "" without."""
     clean = next(cell for cell in cells if cell.kind == "none")
     parts, seen = [], []
     for cell in cells:
         if cell.kind != "Gaussian noise":
             continue
-        gap, error = _difference(cell, clean, "linear_probe")
+        gap, error = _difference(cell, clean, read_out)
         shown = f"{gap:+.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
         parts.append(f"{cell.name} {shown}")
         seen.append(abs(gap) > stats.t.ppf(0.975, len(cell.knn) - 1) * error)
@@ -242,8 +254,9 @@ def noise_line(cells: Sequence[Cell]) -> str:
     else:
         verdict = "no more than the spread over seeds explains (95%)"
     return (
-        "Gaussian noise: the closed form says no effect at any level. Change of the linear probe "
-        f"in points, with standard error: {'; '.join(parts)}: {verdict}."
+        "Gaussian noise: the closed form says no effect at any level. Change of "
+        f"{READ_OUTS[read_out]} in points, with standard error over seeds: {'; '.join(parts)}: "
+        f"{verdict}."
     )
 
 
@@ -266,8 +279,8 @@ def summarize(
         if item.rank == rank:
             lines.append(
                 f"{READ_OUTS[item.read_out]}: Spearman {item.correlation:+.2f} ({item.low:+.2f} to "
-                f"{item.high:+.2f}) over {item.num_cells} corruptions at K = {rank}: "
-                f"{_verdict(item)}."
+                f"{item.high:+.2f}) over {item.num_cells} corruptions ({item.group}) at "
+                f"K = {rank}: {_verdict(item)}."
             )
     clean = next(cell for cell in cells if cell.kind == "none")
     predicted = max(cells, key=lambda cell: cell.alignment[rank - 1])
@@ -277,10 +290,9 @@ def summarize(
         f"linear probe {_spread(predicted.linear_probe)}%. Trained best: {best.name}, "
         f"{_spread(best.linear_probe)}%. Without corruption: {_spread(clean.linear_probe)}%."
     )
-    noise = noise_line(cells)
     untrained = references["untrained"][:, 0]
     below = sum(cell.linear_probe.mean() < untrained.mean() for cell in cells)
-    lines += [noise] if noise else []
+    lines += [line for line in (noise_line(cells, name) for name in READ_OUTS) if line]
     lines.append(
         f"An untrained encoder gives {_spread(untrained)}%, pixels "
         f"{_spread(references['pixels'][:, 0])}%; {below} of {len(cells)} trained encoders are "

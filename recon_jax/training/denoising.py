@@ -214,7 +214,7 @@ def _corrupted_pixels(corruption, keys, pixels, normalization) -> Array:
         return corrupt_each(corruption, keys, pixels)
     noisy = corrupt_each(corruption, keys, data.normalize(normalization, pixels))
     mean = jnp.asarray(normalization.mean, noisy.dtype)[None]
-    return mean + noisy
+    return mean + noisy.dtype.type(normalization.scale) * noisy
 
 
 def denoising_loss(

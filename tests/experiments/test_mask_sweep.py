@@ -29,11 +29,7 @@ def context(tmp_path_factory):
 
 
 def test_predictions_are_those_of_the_library(context):
-    x64 = jax.config.jax_enable_x64
-    try:
-        found = mask_sweep.predict(context)
-    finally:
-        jax.config.update("jax_enable_x64", x64)
+    found = mask_sweep.predict(context)
     pixels, labels = data.open_source("embedded", image_size=8, limit=80).read(np.arange(80))
     normalized = data.normalize(context.normalization, pixels).reshape(80, -1)
     with jax.enable_x64(True):

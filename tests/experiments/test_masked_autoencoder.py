@@ -237,8 +237,8 @@ def test_bad_config_is_refused_before_data_is_read(tmp_path, monkeypatch, change
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"finetuning.batch_size": 256}, "finetuning.batch_size=256 is more than the 200 training"),
-        ({"linear.batch_size": 256}, "linear.batch_size=256 is more than the 200 training"),
+        ({"finetuning.batch_size": 256}, "finetuning.batch_size=256 is more than the 120 training"),
+        ({"linear.batch_size": 256}, "linear.batch_size=256 is more than the 120 training"),
         ({"model.patch_size": 5}, "patch_size=5 does not divide"),
         ({"corruption": ("patch_subset", 0.75, 5)}, "5"),
         ({"corruption": ("patch_subset", 0.0, 4)}, "a masked autoencoder needs 1 or more of both"),

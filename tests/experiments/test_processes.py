@@ -50,6 +50,9 @@ def numbers(path):
         pytest.param("subspace_classification", marks=pytest.mark.slow),
         pytest.param("learning_order", marks=pytest.mark.slow),
         pytest.param("guidance", marks=pytest.mark.slow),
+        pytest.param("mask_sweep", marks=pytest.mark.slow),
+        pytest.param("masked_autoencoder", marks=pytest.mark.slow),
+        pytest.param("spectral_targets", marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_write_what_one_writes(tmp_path, name):

@@ -16,6 +16,7 @@ def cell(name, kind, alignment, probe, knn=None, neutral=False):
         alignment=alignment,
         impact=alignment / 0.5 - 1,
         is_neutral=neutral,
+        drops_patches=kind not in ("none", "Gaussian noise"),
         linear_probe=probe,
         knn=probe - 3 if knn is None else np.asarray(knn, float),
         error=np.full(len(probe), 0.25),
@@ -41,7 +42,8 @@ REFERENCES = {
 
 def test_correlations_are_those_of_scipy_with_ties():
     cells = make_cells()
-    found = {(a.read_out, a.rank): a for a in words.agreements(cells, RANKS)}
+    whole = words.agreements(cells, RANKS)
+    found = {(a.read_out, a.rank): a for a in whole if a.group == "all"}
     probe = [c.linear_probe.mean() for c in cells]
     for rank in RANKS:
         # What differs by rounding alone is tied.
@@ -54,6 +56,9 @@ def test_correlations_are_those_of_scipy_with_ties():
         ]
         np.testing.assert_allclose(item.by_seed, by_seed)
         assert item.num_cells == 5
+    alike = [a for a in whole if a.group == "dropping patches"]
+    assert {a.num_cells for a in alike} == {3}
+    assert [a.correlation for a in alike if a.read_out == "linear_probe"] == [1, -1, 1]
     assert found["linear_probe", 1].correlation > 0.9 > -0.9 > found["knn", 2].correlation
 
 
@@ -97,8 +102,8 @@ def test_one_seed_and_constant_accuracies():
     found = words.agreements(cells, (1, 2))
     assert all(np.isnan(item.correlation) for item in found)
     table = words.agreement_table(found, 1, "note.")
-    assert table.rows[0][:3] == ["linear probe", "1 (chosen beforehand)", "+nan"]
-    assert table.rows[0][4] == "-"
+    assert table.rows[0][:4] == ["linear probe", "all", "1 (chosen beforehand)", "+nan"]
+    assert table.rows[0][5] == "-"
 
 
 def test_tables():
@@ -120,8 +125,9 @@ def test_words_follow_the_numbers():
     lines = words.summarize(cells, found, REFERENCES, 1)
     assert "Spearman +1.00" in lines[0]
     assert "the closed form predicts the order" in lines[0]
-    assert "Predicted best: patch_subset(0.9, 4x4)" in lines[2]
-    assert "Trained best: patch_subset(0.9, 4x4), 60.0 ± 2.0%" in lines[2]
+    assert "(dropping patches)" in lines[2]
+    assert "Predicted best: patch_subset(0.9, 4x4)" in lines[4]
+    assert "Trained best: patch_subset(0.9, 4x4), 60.0 ± 2.0%" in lines[4]
     assert "3 of 5 trained encoders are below the untrained one" in lines[-1]
     reverse = words.summarize(cells, found, REFERENCES, 2)
     assert "the reverse of the closed form's" in reverse[0]
@@ -133,13 +139,15 @@ def test_words_follow_the_numbers():
 
 
 def test_noise_is_judged_by_its_spread():
-    quiet = words.noise_line(make_cells())
+    quiet = words.noise_line(make_cells(), "linear_probe")
     assert "gaussian(1) +0.0 ± 0.3: no more than the spread over seeds explains" in quiet
-    loud = words.noise_line(make_cells(noise=(53.0, 53.2, 52.8)))
+    loud = words.noise_line(make_cells(noise=(53.0, 53.2, 52.8)), "knn")
+    assert "Change of kNN in points" in loud
     assert "gaussian(1) +3.0 ± 0.1: more than the spread" in loud
     single = [c._replace(linear_probe=c.linear_probe[:1], knn=c.knn[:1]) for c in make_cells()]
-    assert "one seed has no spread" in words.noise_line(single)
-    assert words.noise_line([c for c in make_cells() if c.kind != "Gaussian noise"]) == ""
+    assert "one seed has no spread" in words.noise_line(single, "knn")
+    silent = [c for c in make_cells() if c.kind != "Gaussian noise"]
+    assert words.noise_line(silent, "knn") == ""
 
 
 def test_kinds_of_the_catalogue():
