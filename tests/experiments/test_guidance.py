@@ -36,6 +36,7 @@ def tables(workdir):
     return {path.name: path.read_bytes() for path in (workdir / "tables").glob("*.[ct][se][vx]")}
 
 
+@pytest.mark.slow
 def test_every_output_is_there(finished):
     workdir, results = finished
     names = {str(path.relative_to(workdir)) for path in workdir.rglob("*") if path.is_file()}
@@ -55,6 +56,7 @@ def test_every_output_is_there(finished):
         assert word in note
 
 
+@pytest.mark.slow
 def test_one_line_a_run_without_times(finished):
     workdir, results = finished
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -68,6 +70,7 @@ def test_one_line_a_run_without_times(finished):
     assert json.loads(last)["squared_error"] == lines[0]["squared_error"]
 
 
+@pytest.mark.slow
 def test_relative_errors_are_over_the_mean_image(finished):
     _, results = finished
     images = []
@@ -79,6 +82,7 @@ def test_relative_errors_are_over_the_mean_image(finished):
     np.testing.assert_allclose(first["relative_error"], first["error"] / variance, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_closed_form_is_the_library_s(finished):
     _, results = finished
     frontier = results["closed_form"][0]
@@ -101,6 +105,7 @@ def test_the_closed_form_is_the_library_s(finished):
         assert frontier["accuracy"][i] == pytest.approx(np.mean(scores.argmax(1) == truth))
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing(finished, tmp_path, monkeypatch):
     workdir = tmp_path / "copy"
     shutil.copytree(finished[0], workdir)
@@ -123,6 +128,7 @@ def test_the_same_command_again_trains_nothing(finished, tmp_path, monkeypatch):
     assert tables(workdir) == tables(finished[0])
 
 
+@pytest.mark.slow
 def test_a_killed_experiment_ends_with_the_same_tables(finished, tmp_path):
     workdir, name = tmp_path / "copy", "latent4-guidance0.01-seed1"
     shutil.copytree(finished[0], workdir)

@@ -35,6 +35,7 @@ def table_of(workdir, name):
         return list(csv.reader(file))
 
 
+@pytest.mark.slow
 def test_every_output_is_there(finished):
     workdir, _, _ = finished
     names = {str(path.relative_to(workdir)) for path in workdir.rglob("*") if path.is_file()}
@@ -50,6 +51,7 @@ def test_every_output_is_there(finished):
     assert "Reduced: fewer images, 8 latents instead of 512" in results["setting"]
 
 
+@pytest.mark.slow
 def test_metrics_have_one_line_a_run_and_no_seconds(finished):
     workdir, _, _ = finished
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -67,6 +69,7 @@ def test_metrics_have_one_line_a_run_and_no_seconds(finished):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_spectra_equal_numpy(finished):
     workdir, results, config = finished
     source = data.open_source("embedded", image_size=8, limit=500)
@@ -101,6 +104,7 @@ def test_spectra_equal_numpy(finished):
     assert run["learned_modes"][-1] == count
 
 
+@pytest.mark.slow
 def test_training_stays_in_float32_and_the_spectrum_is_float64(finished):
     workdir, results, config = finished
     assert jax.config.jax_enable_x64  # of the tests
@@ -119,6 +123,7 @@ def test_training_stays_in_float32_and_the_spectrum_is_float64(finished):
     np.testing.assert_array_equal(again["predicted"], results["modes"]["predicted"])
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing(finished, monkeypatch):
     workdir, first, config = finished
     kept = [*(workdir / "cache").iterdir(), *(workdir / "runs").rglob("metrics.jsonl")]
@@ -165,6 +170,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(finished, tmp_path, monke
         np.testing.assert_array_equal(getattr(resumed, field), getattr(whole, field))
 
 
+@pytest.mark.slow
 def test_a_measure_that_is_lost_is_named(finished):
     workdir, _, config = finished
     for path in [*(workdir / "cache").glob("run-*"), *(workdir / "cache").glob("measure-*")]:

@@ -24,7 +24,8 @@ def kill_one(folder, victim, step):
     assert "same command again in all processes to resume" in launch.log_of(folder, 1 - victim)
 
 
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_others_and_the_run_goes_on(tmp_path, victim):
     kill_one(tmp_path / "ours", victim, 25)
     for folder in (tmp_path / "ours", tmp_path / "whole"):

@@ -44,7 +44,7 @@ def one_device(tmp_path_factory):
 @pytest.mark.parametrize(
     ("count", "devices", "runs"),
     [
-        (2, 4, RUNS),
+        pytest.param(2, 4, RUNS, marks=pytest.mark.slow),
         pytest.param(1, 8, RUNS, marks=pytest.mark.slow),
         pytest.param(1, 8, OTHER_RUNS, marks=pytest.mark.slow),
         pytest.param(2, 4, OTHER_RUNS, marks=pytest.mark.slow),
