@@ -124,7 +124,7 @@ def train_one(context: Context, made: Callable, name: str, key: Mapping[str, Any
 def train_all(context: Context, seeds: Sequence[int]) -> list[Run]:
     """Every latent size, guidance and seed; finished runs are read, not trained again."""
     config, runs = context.config, []
-    decisive = {k: v for k, v in config.train.to_dict().items() if k not in trained.WATCHING}
+    decisive = trained.decisive(config.train)
     pairs = [(size, g) for size in config.latent_sizes for g in sorted(config.guidances)]
     for size, g in report.progress(pairs, "autoencoders"):
         # Compiled once for all seeds, and not at all if every one has finished.

@@ -140,7 +140,7 @@ def train_all(context: masked_runs.Context, source: Pretrained, seeds: list[int]
         known = {"key": source.key, "encoder": encoder}
         new = {"key": "new"}
         rows = {
-            "untrained": masked_finetuning.read_untrained(context, source.made, seed),
+            "untrained": masked_runs.read_untrained(context, source.made, seed),
             "linear": fit("linear", f"linear-seed{seed}", linear, **known),
             "finetuned": fit("finetuning", f"finetuning-seed{seed}", finetuned, **known),
             "untrained linear": fit("linear", f"untrained-linear-seed{seed}", linear, **new),

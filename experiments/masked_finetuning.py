@@ -157,28 +157,6 @@ def fit(
     return context.cached(folder, [model, trained.decisive(config[name]), seed], compute)
 
 
-def read_untrained(
-    context: masked_runs.Context, made: Callable[[], trained.Trainer], seed: int
-) -> dict[str, np.ndarray]:
-    """Linear probe and nearest neighbours of the encoder that a seed draws, before training."""
-    config = context.config
-
-    def compute():
-        trainer = made()
-        encode = masked_runs.make_encoder(context, trainer.model)
-        variables = training.variables_of(trainer.init(seed))
-        return masked_runs.read_out(
-            context,
-            *(
-                masked_runs.features_of(context, encode, variables, split)
-                for split in (context.train, context.test)
-            ),
-        )
-
-    key = [config.probe.to_dict(), config.model.to_dict(), seed]
-    return context.cached(f"new-seed{seed}", key, compute)
-
-
 def probe_note(rows: Iterable[Mapping[str, Any]]) -> str:
     """How many logistic regressions stopped early, if any did."""
     failed = sum(not row["probe_converged"] for row in rows if "probe_converged" in row)

@@ -189,7 +189,7 @@ def run_task(
     config = context.config
     # Compiled once for all seeds, and not at all if every one has finished.
     made = made or functools.cache(functools.partial(make_trainer, context, task))
-    decisive = {k: v for k, v in config.train.to_dict().items() if k not in trained.WATCHING}
+    decisive = trained.decisive(config.train)
     key = [task.key, config.model.to_dict(), config.targets, config.probe.to_dict(), decisive]
 
     def compute(seed):
@@ -212,17 +212,34 @@ def read_out_pixels(context: Context) -> dict[str, Any]:
     return read_out(context, seen, unseen)
 
 
+def read_untrained(
+    context: Context, made: Callable[[], trained.Trainer], seed: int
+) -> dict[str, np.ndarray]:
+    """Linear probe and nearest neighbours of the encoder that a seed draws, before training."""
+    config = context.config
+
+    def compute():
+        trainer = made()
+        encode = make_encoder(context, trainer.model)
+        variables = training.variables_of(trainer.init(seed))
+        return read_out(
+            context,
+            *(
+                features_of(context, encode, variables, split)
+                for split in (context.train, context.test)
+            ),
+        )
+
+    key = [config.probe.to_dict(), config.model.to_dict(), seed]
+    return context.cached(f"new-seed{seed}", key, compute)
+
+
 def baselines(context: Context, seed: int) -> dict[str, dict[str, np.ndarray]]:
     """The same read-outs of pixels, and of the encoder before training."""
-
-    def untrained():
-        identity = spectral.identity(context.train.image_shape)
-        trainer = make_trainer(context, Task("untrained", identity, None, None))
-        return judge(context, trainer, trainer.init(seed))
-
+    identity = spectral.identity(context.train.image_shape)
+    made = functools.partial(make_trainer, context, Task("untrained", identity, None, None))
     pixels = functools.partial(read_out_pixels, context)
-    probe, model = context.config.probe.to_dict(), context.config.model.to_dict()
     return {
-        "pixels": context.cached("pixels", probe, pixels),
-        "untrained": context.cached(f"untrained-seed{seed}", [probe, model, seed], untrained),
+        "pixels": context.cached("pixels", context.config.probe.to_dict(), pixels),
+        "untrained": read_untrained(context, made, seed),
     }

@@ -155,7 +155,7 @@ def train_scratch(
     made = masked_finetuning.make_scratch_trainer(context, classifier)
     rows = []
     for seed in seeds:
-        row = masked_finetuning.read_untrained(context, new, seed)
+        row = masked_runs.read_untrained(context, new, seed)
         tuned = masked_finetuning.fit(
             context, "finetuning", f"scratch-seed{seed}", made, seed, "new"
         )

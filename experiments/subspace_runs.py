@@ -155,8 +155,7 @@ def run_all(
     workdir: Path,
 ) -> Iterator[tuple[str, spectral.Subspace, int, dict[str, Any]]]:
     """Every run: (setup, cell, seed, result), setups first."""
-    options = config.train.to_dict()
-    decisive = {k: v for k, v in options.items() if k not in trained.WATCHING}
+    decisive = trained.decisive(config.train)
     for setup in setups_of(config):
         trainer = make_trainer(config, setup, splits)
         for cell in cells:
