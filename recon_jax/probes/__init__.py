@@ -3,6 +3,10 @@
 from recon_jax.probes.few_shot import few_shot_split as few_shot_split
 from recon_jax.probes.knn import knn_classify as knn_classify
 from recon_jax.probes.knn import knn_votes as knn_votes
+from recon_jax.probes.latents import active_units as active_units
+from recon_jax.probes.latents import describe_collapse as describe_collapse
+from recon_jax.probes.latents import mutual_information as mutual_information
+from recon_jax.probes.latents import posterior_entropy as posterior_entropy
 from recon_jax.probes.linear import LinearProbe as LinearProbe
 from recon_jax.probes.logistic import Convergence as Convergence
 from recon_jax.probes.logistic import logistic_probe as logistic_probe
