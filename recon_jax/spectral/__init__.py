@@ -53,6 +53,7 @@ from recon_jax.spectral.moments import scale_moments as scale_moments
 from recon_jax.spectral.moments import update_moments as update_moments
 from recon_jax.spectral.neutrality import Neutrality as Neutrality
 from recon_jax.spectral.neutrality import neutrality as neutrality
+from recon_jax.spectral.predicted import predicted_directions as predicted_directions
 from recon_jax.spectral.resuming import resume_moments as resume_moments
 from recon_jax.spectral.saved_moments import load_moments as load_moments
 from recon_jax.spectral.saved_moments import merge_saved as merge_saved
