@@ -5,3 +5,4 @@ from recon_jax.augment.policies import crop_flip as crop_flip
 from recon_jax.augment.policies import make_policy as make_policy
 from recon_jax.augment.policies import no_augmentation as no_augmentation
 from recon_jax.augment.policies import resized_crop_flip as resized_crop_flip
+from recon_jax.augment.texture import texture as texture

@@ -28,11 +28,15 @@ from recon_jax.data.prefetching import prefetch as prefetch
 from recon_jax.data.scenes import scenes_source as scenes_source
 from recon_jax.data.shares import source_share as source_share
 from recon_jax.data.sources import open_source as open_source
+from recon_jax.data.subsets import PairedBatch as PairedBatch
+from recon_jax.data.subsets import paired_batches as paired_batches
+from recon_jax.data.subsets import source_subset as source_subset
 
 __all__ = [
     "NORMALIZATIONS",
     "Batch",
     "Normalization",
+    "PairedBatch",
     "Source",
     "batch_at",
     "epoch_batches",
@@ -44,9 +48,11 @@ __all__ = [
     "normalized_source",
     "num_steps",
     "open_source",
+    "paired_batches",
     "per_image_standardize",
     "prefetch",
     "run_batches",
     "scenes_source",
     "source_share",
+    "source_subset",
 ]

@@ -10,6 +10,7 @@ micro-batches.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -137,6 +138,7 @@ def make_train_step(
     axis_name: str | None = None,
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
+    takes_step: bool = False,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, tuple[jax.Array, jax.Array]]]]:
     """Build step(state, batch) -> (state, metrics), a pure function for jit or `data_parallel`.
 
@@ -156,6 +158,8 @@ def make_train_step(
         micro-batch m gets fold_in(key, m) and passes its batch_stats on. A loss that compares the
         images of a batch with each other sees only those of its micro-batch.
       ema_decay: d of ema <- d ema + (1 - d) params, in [0, 1); None keeps no average.
+      takes_step: call the loss with `step=` too, the number of steps made so far, for weights that
+        change during a run.
 
     Returns:
       The step. Its metrics are those of `loss_fn`, summed, and `loss`, `grad_norm` (before
@@ -174,10 +178,11 @@ def make_train_step(
 
     def sums_of(state: TrainState, batch):
         key = step_key(state.key, state.step)
+        loss = functools.partial(loss_fn, step=state.step) if takes_step else loss_fn
         if accumulate_steps == 1:
-            return _local_sums(loss_fn, state.params, state.batch_stats, batch, key)
+            return _local_sums(loss, state.params, state.batch_stats, batch, key)
         return _accumulated_sums(
-            loss_fn, state.params, state.batch_stats, batch, key, accumulate_steps
+            loss, state.params, state.batch_stats, batch, key, accumulate_steps
         )
 
     def step(state: TrainState, batch):

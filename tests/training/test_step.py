@@ -218,3 +218,25 @@ def test_reserved_metric_names_are_refused():
     state = init_state({"w": jnp.zeros(2, jnp.float32)}, optimizer, key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"metrics named \['finite'\] are added by the step"):
         make_train_step(loss_fn, optimizer)(state, {"x": np.zeros((2, 1))})
+
+
+def test_a_loss_may_take_the_number_of_steps_made():
+    """Not the key alone follows the step; micro-batches of one step are told the same number."""
+
+    def loss_fn(params, stats, batch, key, step=None):
+        weight = 1.0 if step is None else 2.0 + step
+        loss = weight * (params["w"] * batch["x"].mean(0)).sum()
+        return loss, (stats, {"step": (jnp.float32(0 if step is None else step), jnp.float32(1))})
+
+    optimizer, batch = optax.sgd(1.0), {"x": np.full((4, 2), 0.5, np.float32)}
+    start = init_state({"w": jnp.zeros(2, jnp.float32)}, optimizer, key=jax.random.key(0))
+    for parts in (1, 2):
+        state = start
+        step = make_train_step(loss_fn, optimizer, takes_step=True, accumulate_steps=parts)
+        for done in range(3):
+            before = np.asarray(state.params["w"])
+            state, metrics = step(state, batch)
+            np.testing.assert_allclose(before - state.params["w"], 0.5 * (2 + done), rtol=1e-6)
+            assert compute_metrics(metrics)["step"] == done
+    after, _ = make_train_step(loss_fn, optimizer)(start, batch)
+    np.testing.assert_allclose(after.params["w"], -0.5, rtol=1e-6)
