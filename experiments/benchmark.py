@@ -25,7 +25,13 @@ import scipy.linalg
 from absl import app, flags, logging
 from rich.console import Console
 
-from experiments import benchmark_devices, benchmark_masked, benchmark_probes, benchmark_training
+from experiments import (
+    benchmark_devices,
+    benchmark_masked,
+    benchmark_probes,
+    benchmark_training,
+    benchmark_variational,
+)
 from experiments.benchmark_job import Job, measure
 from recon_jax import data, parallel, report, spectral
 
@@ -214,6 +220,7 @@ JOBS = {
     **benchmark_probes.JOBS,
     **benchmark_training.JOBS,
     **benchmark_masked.JOBS,
+    **benchmark_variational.JOBS,
 }
 
 

@@ -14,15 +14,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from recon_jax import parallel
+from recon_jax import parallel, report
 from recon_jax.report import Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -157,6 +159,51 @@ def main(
         if parallel.process_count() > 1:
             parallel.end_process(2)
         sys.exit(2)
+
+
+def facts_of(name: str, seeds: Sequence[int], start: float) -> dict[str, Any]:
+    """What results.json says of how a run came about: versions, device, command, seeds, seconds.
+
+    Args:
+      name: of the experiment.
+      seeds: of the run.
+      start: when it began, by `time.perf_counter`.
+    """
+    return report.provenance() | {
+        "command": " ".join([f"python -m experiments.{name}", *sys.argv[1:]]),
+        "seeds": list(seeds),
+        "wall_seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def publish(
+    workdir: Path,
+    title: str,
+    sections: Sequence[report.Section],
+    tables: Sequence[Table],
+    results: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write results.json and report.html, and print the findings.
+
+    Args:
+      workdir: of the run.
+      title: of the report.
+      sections: of the report.
+      tables: that are printed.
+      results: with "summary", findings in words, and "setting".
+      facts: from `facts_of`.
+
+    Returns:
+      What results.json holds.
+    """
+    content = {**results, **facts}
+    report.write_json(workdir / "results.json", content)
+    file = workdir / "report.html"
+    setting = {**facts, "setting": results["setting"]}
+    report.write_report(file, title, results["summary"], sections, setting)
+    show(tables, results["summary"], file)
+    return content
 
 
 def show(tables: Sequence[Table], summary: Sequence[str], path: Path) -> None:

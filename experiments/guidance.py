@@ -15,7 +15,6 @@ and checkpoints of every training run under runs/.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -179,9 +178,7 @@ def write_outputs(
         "closed_form": [item._asdict() for item in frontiers],
         "runs": [run._asdict() for run in runs],
         "setting": note,
-        **facts,
     }
-    report.write_json(context.workdir / "results.json", results)
     sections = [
         report.Section(
             "Reconstruction error against perception", (), path, words.CAPTION, tables[:1]
@@ -189,10 +186,8 @@ def write_outputs(
         report.Section("What is possible for linear autoencoders?", tables=tables[1:]),
     ]
     title = f"Do equal reconstructions of {context.train.name} hide different perception?"
-    file = context.workdir / "report.html"
-    report.write_report(file, title, summary, sections, {**facts, "setting": note})
-    cli.show(tables[:1], summary, file)  # the other one is long
-    return results
+    # The second table is long.
+    return cli.publish(context.workdir, title, sections, tables[:1], results, facts)
 
 
 def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
@@ -206,11 +201,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     variance = find_variance(context)
     frontiers = solve(context, variance)
     runs = train_all(context, seeds)
-    facts = report.provenance() | {
-        "command": " ".join(["python -m experiments.guidance", *sys.argv[1:]]),
-        "seeds": seeds,
-        "wall_seconds": round(time.perf_counter() - start, 1),
-    }
+    facts = cli.facts_of("guidance", seeds, start)
     return write_outputs(context, runs, join(context, runs, variance), frontiers, facts)
 
 

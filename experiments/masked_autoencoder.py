@@ -15,7 +15,6 @@ report.html, results.json, config.json, metrics.jsonl, tables/ and figures/ into
 from __future__ import annotations
 
 import functools
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -288,18 +287,13 @@ def write_outputs(
         "runs": records(found, seeds),
         "weights": list(source.weights.notes) if source.weights else [],
         "setting": note,
-        **facts,
     }
-    report.write_json(context.workdir / "results.json", results)
     sections = [
         report.Section("What can be read from the encoder?", tables=[table]),
         picture_section(context, source, seeds[0]),
     ]
     title = f"What is a masked autoencoder of {context.train.name} good for?"
-    file = context.workdir / "report.html"
-    report.write_report(file, title, summary, sections, {**facts, "setting": note})
-    cli.show([table], summary, file)
-    return results
+    return cli.publish(context.workdir, title, sections, [table], results, facts)
 
 
 def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
@@ -310,11 +304,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     context, source = open_all(config, workdir)
     report.write_json(workdir / "config.json", config.to_dict())
     found = train_all(context, source, seeds)
-    facts = report.provenance() | {
-        "command": " ".join(["python -m experiments.masked_autoencoder", *sys.argv[1:]]),
-        "seeds": seeds,
-        "wall_seconds": round(time.perf_counter() - start, 1),
-    }
+    facts = cli.facts_of("masked_autoencoder", seeds, start)
     return write_outputs(context, source, found, seeds, facts)
 
 

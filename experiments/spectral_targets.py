@@ -15,7 +15,6 @@ report.html, results.json, config.json, metrics.jsonl, tables/ and figures/ into
 from __future__ import annotations
 
 import functools
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -302,18 +301,13 @@ def write_outputs(
         "outcomes": [item._asdict() for item in outcomes],
         "runs": runs,
         "setting": note,
-        **facts,
     }
-    report.write_json(workdir / "results.json", results)
     sections = [
         report.Section("Which target serves perception?", (), *figures["accuracy"], [table]),
         report.Section("What is to be reconstructed?", (), *figures["targets"]),
     ]
     title = f"Which part of the spectrum of {context.train.name} should be reconstructed?"
-    file = workdir / "report.html"
-    report.write_report(file, title, summary, sections, {**facts, "setting": note})
-    cli.show([table], summary, file)
-    return results
+    return cli.publish(workdir, title, sections, [table], results, facts)
 
 
 def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
@@ -331,11 +325,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     spectrum, cells = find_spectrum(context), subspaces_of(config)
     require_parts(cells, spectrum)
     found = train_all(context, cells, spectrum, seeds)
-    facts = report.provenance() | {
-        "command": " ".join(["python -m experiments.spectral_targets", *sys.argv[1:]]),
-        "seeds": seeds,
-        "wall_seconds": round(time.perf_counter() - start, 1),
-    }
+    facts = cli.facts_of("spectral_targets", seeds, start)
     note = describe(context, found, seeds, facts)
     outcomes = gather(found, cells, spectrum, config.targets)
     pictures = strips(context, cells, spectrum)

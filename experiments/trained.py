@@ -209,6 +209,7 @@ def make_trainer(
     metrics: Callable[..., Any],
     *,
     wrap: Callable[[Any], Any] = lambda optimizer: optimizer,
+    takes_step: bool = False,
 ) -> Trainer:
     """Put a trainer together.
 
@@ -220,6 +221,7 @@ def make_trainer(
       loss: (model, policy=, axis_name=) -> loss, such as `training.classification_loss`.
       metrics: model -> metrics, such as `training.classification_metrics`.
       wrap: of the optimizer, such as `training.freeze`.
+      takes_step: the loss changes with the step.
     """
     plan = plan_run(options, num_images)
     schedule = _schedule(options, plan)
@@ -248,6 +250,7 @@ def make_trainer(
         axis_name=parallel.AXIS,
         accumulate_steps=options.accumulate_steps,
         ema_decay=options.ema_decay or None,
+        takes_step=takes_step,
     )
     return Trainer(
         model,
@@ -268,6 +271,7 @@ def train(
     identity: Mapping[str, Any],
     *,
     evaluate: Callable[[training.TrainState], Mapping[str, float]] | None = None,
+    batches: Callable[[int], Any] | None = None,
 ) -> tuple[training.TrainState, float]:
     """Train from the newest checkpoint in the workdir, or from the start.
 
@@ -278,16 +282,20 @@ def train(
       workdir: of this run.
       identity: what decides the outcome beside the options and the seed, such as the data.
       evaluate: called with the state every `evaluate_every` epochs, for the metrics file.
+      batches: step -> batch, if not all of the source in turn.
 
     Returns:
       The trained state, and seconds spent here: less than the whole if the run was resumed.
     """
     options, plan = trainer.options, trainer.plan
     start = time.perf_counter()
+    batches = batches or data.run_batches(
+        source, options.batch_size, seed=seed, **parallel.placement()
+    )
     state = training.fit(
         trainer.init(seed),
         trainer.step,
-        data.run_batches(source, options.batch_size, seed=seed, **parallel.placement()),
+        batches,
         plan.total,
         workdir=workdir,
         identity={**identity, "train": decisive(options), "seed": seed},

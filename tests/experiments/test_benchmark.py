@@ -9,6 +9,8 @@ from experiments import (
     benchmark_masked,
     benchmark_probes,
     benchmark_training,
+    benchmark_variational,
+    benchmark_variational_peers,
 )
 from experiments.benchmark_job import Job, Measured, measure
 
@@ -16,7 +18,12 @@ pytest.importorskip("torch", reason="the peers are PyTorch and scikit-learn: [be
 pytest.importorskip("sklearn", reason="the peers are PyTorch and scikit-learn: [benchmark]")
 
 
-TRAINED = {**benchmark_probes.JOBS, **benchmark_training.JOBS, **benchmark_masked.JOBS}
+TRAINED = {
+    **benchmark_probes.JOBS,
+    **benchmark_training.JOBS,
+    **benchmark_masked.JOBS,
+    **benchmark_variational.JOBS,
+}
 
 
 @pytest.mark.parametrize("name", sorted(TRAINED))
@@ -49,6 +56,33 @@ def test_networks_of_another_size_are_not_compared():
     batch = benchmark_training.batch_of(2)
     with jax.enable_x64(False), pytest.raises(ValueError, match="networks differ"):
         benchmark_training.step_job("", benchmark_training.autoencoder(True), other, None, batch)
+
+
+def test_mixtures_of_the_peers_are_ours():
+    with jax.enable_x64(False):
+        job = benchmark_variational.JOBS["mixture"](True)
+        value, gradient = job.ours()
+        # The second one takes a density for improbable bins.
+        for call, accuracy in zip(job.peers.values(), (1e-5, 1e-3), strict=True):
+            other, slope = call()
+            np.testing.assert_allclose(other, value, rtol=accuracy)
+            np.testing.assert_allclose(slope, gradient, atol=10 * accuracy * np.abs(slope).max())
+
+
+def test_both_orders_sample_the_same_images():
+    with jax.enable_x64(False):
+        job = benchmark_variational.JOBS["sampling"](True)
+        (other,) = (call() for call in job.peers.values())
+        np.testing.assert_array_equal(job.ours(), other)
+        assert len(np.unique(other)) > 20
+
+
+def test_pixel_models_of_another_size_are_not_compared():
+    model, batch = benchmark_variational.MaskedStack(100, 4), benchmark_variational.batch_of
+    for other in ((100, 5), (90, 4)):
+        network = benchmark_variational_peers.stack(*other)
+        with jax.enable_x64(False), pytest.raises(ValueError, match="networks differ"):
+            benchmark_variational.step_job("", model, None, network, None, batch(2, (8, 8, 3)), 1.0)
 
 
 def test_rows_hold_medians_and_ratios():
