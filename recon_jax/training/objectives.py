@@ -58,7 +58,8 @@ def apply_in_training(
     return output, new.get("batch_stats", {})
 
 
-def _classified(logits, batch, label_loss: str) -> dict[str, tuple]:
+def classified(logits: jax.Array, batch: Any, label_loss: str) -> dict[str, tuple]:
+    """Metrics of a classifier on a batch: the loss by its name, accuracy."""
     values = losses.LABEL_LOSSES[label_loss](logits, batch.labels)
     return {
         label_loss: losses.total_of(values, batch.mask),
@@ -102,7 +103,7 @@ def classification_loss(
             inputs["keys"] = example_keys(own, len(batch.labels), axis_name)
         images = augmented_images(batch, key, policy, axis_name)
         logits, stats = apply_in_training(model, params, batch_stats, images, **inputs)
-        metrics = _classified(logits, batch, label_loss)
+        metrics = classified(logits, batch, label_loss)
         loss = metrics[label_loss]
         if label_smoothing:
             values = losses.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
@@ -131,7 +132,7 @@ def classification_metrics(model: nn.Module, *, label_loss: str = "cross_entropy
 
     def metrics(state: TrainState, batch):
         logits = model.apply(variables_of(state), unit_pixels(batch.images), train=False)
-        return _classified(logits, batch, label_loss)
+        return classified(logits, batch, label_loss)
 
     return metrics
 

@@ -15,6 +15,7 @@ from recon_jax.training.keys import example_keys
 from recon_jax.training.objectives import (
     MetricsFn,
     augmented_images,
+    classified,
     unit_pixels,
     variables_of,
 )
@@ -68,6 +69,12 @@ def _with_every_label(rows: Array, classes: int) -> tuple[Array, Int[Array, " m"
     """Rows (N, ...) once for each label, and the labels: row c N + n is image n with label c."""
     repeated = jnp.tile(rows, (classes,) + (1,) * (rows.ndim - 1))
     return repeated, jnp.repeat(jnp.arange(classes), len(rows))
+
+
+def _noise(model: models.SemiSupervisedVAE, keys: Array, samples: int) -> Float[Array, "1 m z"]:
+    """Standard normal numbers in the order of `_with_every_label`."""
+    size = model.vae.latent_size
+    return latent_noise(keys, samples, size).reshape(1, -1, size)
 
 
 def _unlabelled(
@@ -130,39 +137,27 @@ def semi_supervised_loss(
             variables, pixels, train=True, method="classify", mutable=["batch_stats"]
         )
         every, labels = _with_every_label(unknown, classes)
-        noise = jnp.concatenate(
-            [
-                latent_noise(known_keys, 1, model.vae.latent_size),
-                latent_noise(unknown_keys, classes, model.vae.latent_size).reshape(
-                    1, -1, model.vae.latent_size
-                ),
-            ],
-            axis=1,
-        )
+        noise = [_noise(model, known_keys, 1), _noise(model, unknown_keys, classes)]
         bounds, vae_stats = _negative_bounds(
             model,
             likelihood,
             variables,
             jnp.concatenate([known, every]),
-            noise,
+            jnp.concatenate(noise, axis=1),
             jnp.concatenate([jnp.asarray(batch.labelled.labels), labels]),
             True,
         )
         stats = {**new.get("batch_stats", {}), **({"vae": vae_stats} if vae_stats else {})}
-        guesses, true = logits[: len(known)], batch.labelled.labels
-        entropy = losses.cross_entropy(guesses, true)
-        below = _unlabelled(bounds[len(known) :], logits[len(known) :])
-        mask, other = batch.labelled.mask, batch.unlabelled.mask
+        above, below = bounds[: len(known)], bounds[len(known) :]
+        below = _unlabelled(below, logits[len(known) :])
         metrics = {
-            "labelled_bound": losses.total_of(bounds[: len(known)], mask),
-            "unlabelled_bound": losses.total_of(below, other),
-            "cross_entropy": losses.total_of(entropy, mask),
-            "accuracy": losses.total_of(losses.is_correct(guesses, true), mask),
+            "labelled_bound": losses.total_of(above, batch.labelled.mask),
+            "unlabelled_bound": losses.total_of(below, batch.unlabelled.mask),
+            **classified(logits[: len(known)], batch.labelled, "cross_entropy"),
         }
-        total = sum(
-            losses.mean_of(metrics[name]) for name in ("labelled_bound", "unlabelled_bound")
-        )
-        return total + weight * losses.mean_of(metrics["cross_entropy"]), (stats, metrics)
+        means = {name: losses.mean_of(total) for name, total in metrics.items()}
+        loss = means["labelled_bound"] + means["unlabelled_bound"]
+        return loss + weight * means["cross_entropy"], (stats, metrics)
 
     return loss_fn
 
@@ -183,16 +178,12 @@ def semi_supervised_metrics(model: models.SemiSupervisedVAE, likelihood: Likelih
         logits = model.apply(variables, pixels, method="classify")
         every, labels = _with_every_label(levels, classes)
         keys = example_keys(jax.random.key(0), len(levels))
-        noise = latent_noise(keys, classes, model.vae.latent_size)
-        noise = noise.reshape(1, -1, model.vae.latent_size)
+        noise = _noise(model, keys, classes)
         bounds, _ = _negative_bounds(model, likelihood, variables, every, noise, labels, False)
         bits = losses.bits_per_dimension(_unlabelled(bounds, logits), levels.shape[1:])
         return {
             "bits_per_dimension": losses.total_of(bits, batch.mask),
-            "cross_entropy": losses.total_of(
-                losses.cross_entropy(logits, batch.labels), batch.mask
-            ),
-            "accuracy": losses.total_of(losses.is_correct(logits, batch.labels), batch.mask),
+            **classified(logits, batch, "cross_entropy"),
         }
 
     return metrics

@@ -49,6 +49,7 @@ def test_nothing_outside_a_subset_is_read(row):
         ([], "numbered: no indices were given; a subset needs 1 image or more"),
         ([1, 9], r"numbered: image index 9 is outside 0\.\.8"),
         ([-1], r"numbered: image index -1 is outside 0\.\.8"),
+        ([4, 2, 4], "numbered: image 4 is in the subset 2 times; give every index once"),
         ([3, 5, 3, 5, 5], "numbered: image 5 is in the subset 3 times; give every index once"),
     ],
 )
