@@ -133,8 +133,8 @@ def describe_collapse(
     if idle == count:
         return (
             f"Posterior collapse: none of the {count} latent units is active, and the whole latent "
-            f"has {total:.3g} nats of KL. A draw of it says next to nothing of the image; probes see "
-            "its means without the noise and may still read something. A weaker decoder, KL "
+            f"has {total:.3g} nats of KL. A draw of it says next to nothing of the image; probes "
+            "see its means without the noise and may still read something. A weaker decoder, KL "
             "warm-up or free bits may bring it back."
         )
     return (
