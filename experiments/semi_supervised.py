@@ -297,7 +297,11 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     facts = cli.facts_of("semi_supervised", seeds, start)
     outcomes = gather(found)
     rows = [row for rows in found.values() for row in rows]
-    note = vae_readouts.describe(context, rows, seeds, facts)
+    details = (
+        f"Every method has as many steps; {config.labelled_batch} labelled images a step at most, "
+        "the seed chooses which. Frozen probes are logistic regression on posterior means."
+    )
+    note = vae_readouts.describe(context, rows, seeds, facts, details)
     return write_outputs(context, outcomes, records(found, seeds), note, facts)
 
 

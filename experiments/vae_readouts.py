@@ -159,8 +159,9 @@ def describe(
     rows: list[dict[str, np.ndarray]],
     seeds: list[int],
     facts: Mapping[str, Any],
+    details: str = "",
 ) -> str:
-    """Setting of a run in words, for the note of a table."""
+    """Setting of a run in words, for the note of a table; `details` if its read-outs are others."""
     config, train, model = context.config, context.train, context.config.model
     height, width, channels = train.image_shape
     texture, options = config.texture, config.train
@@ -178,8 +179,10 @@ def describe(
         f"correlation {texture.correlation:g}."
         if texture.contrast != 1 or texture.strength
         else "",
-        f"Few labels: {config.probe.shots} a class, mean of {config.probe.draws} draws. "
-        "Pixels and PCA have one fit each. Bits are a bound, of one latent an image.",
+        details
+        or f"Few labels: {config.probe.shots} a class, mean of {config.probe.draws} draws. "
+        "Pixels and PCA have one fit each.",
+        "Bits are a bound, of one latent an image.",
         f"Reduced: {config.reduction}." if config.reduction else "",
         f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))}.",
         ""

@@ -47,7 +47,9 @@ def check_values(values: ArrayLike, levels: int) -> Array:
             f"to_levels(images, {levels}) makes them from uint8 images or pixels in [0, 1]"
         )
     if is_concrete(values) and np.size(values):
-        low, high = int(np.min(values)), int(np.max(values))
+        # As NumPy's: inside jit, a constant of JAX would be traced by its own minimum.
+        found = np.asarray(values)
+        low, high = int(found.min()), int(found.max())
         if low < 0 or high >= levels:
             raise ValueError(
                 f"levels of pixels run from {low} to {high}; with levels={levels} they must lie in "
@@ -85,7 +87,8 @@ def to_levels(images: Shaped[ArrayLike, "..."], levels: int) -> Int[Array, "..."
             "to_levels, other integers are to be divided by their largest value"
         )
     if is_concrete(images) and np.size(images):
-        low, high = float(np.min(images)), float(np.max(images))
+        found = np.asarray(images)
+        low, high = float(found.min()), float(found.max())
         if not (low >= -_SLACK and high <= 1 + _SLACK):
             raise ValueError(
                 f"pixels run from {low} to {high} but must lie in [0, 1]; undo the normalization, "

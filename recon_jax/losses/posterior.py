@@ -28,8 +28,8 @@ class Posterior(NamedTuple):
 def _check_scale(scale: ArrayLike) -> None:
     if is_concrete(scale) and not (np.asarray(scale) > 0).all():
         raise ValueError(
-            f"scale must be positive everywhere, its least value is {np.min(scale)}; standard "
-            "deviations are expected, such as softplus(output) + 1e-6"
+            f"scale must be positive everywhere, its least value is {np.asarray(scale).min()}; "
+            "standard deviations are expected, such as softplus(output) + 1e-6"
         )
 
 

@@ -161,7 +161,8 @@ class VAE(nn.Module):
         if np.shape(labels) != (count,):
             raise ValueError(f"labels must have shape ({count},), got {np.shape(labels)}")
         if not isinstance(labels, jax.core.Tracer) and count:
-            low, high = np.min(labels), np.max(labels)
+            found = np.asarray(labels)
+            low, high = found.min(), found.max()
             if low < 0 or high >= classes:
                 raise ValueError(f"labels must be 0 .. {classes - 1}, got {low} .. {high}")
         return jax.nn.one_hot(labels, classes, dtype=self.dtype)

@@ -64,7 +64,7 @@ def tune_allocator() -> bool:
         libc = ctypes.CDLL("libc.so.6")
         settings = (
             (-4, 0),  # M_MMAP_MAX: no array in a mapping of its own
-            (-1, 2**31 - 1),  # M_TRIM_THRESHOLD: never shrink the heap
+            (-1, -1),  # M_TRIM_THRESHOLD: never shrink the heap
             (-2, 64 * 2**20),  # M_TOP_PAD: grow it in large pieces
             (-8, 1),  # M_ARENA_MAX: one heap, so that threads reuse each other's memory
         )

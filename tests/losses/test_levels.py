@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recon_jax.losses import make_likelihood
 from recon_jax.losses.levels import bits_per_dimension, check_values, from_levels, to_levels
 
 BYTES = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
@@ -98,3 +99,18 @@ def test_bits_per_dimension():
 def test_bits_need_the_shape_of_an_image(shape):
     with pytest.raises(ValueError, match=r"must be \(height, width, channels\)"):
         bits_per_dimension.__wrapped__(1.0, shape)
+
+
+def test_constants_of_jax_are_checked_inside_jit():
+    levels = jnp.asarray([[0], [63]])
+    likelihood = make_likelihood("discretized_logistic", 1, 64)
+
+    def log_prob(params):
+        return likelihood.log_prob(params, levels)
+
+    params = jnp.zeros((2, 2))
+    np.testing.assert_allclose(jax.jit(log_prob)(params), log_prob(params), rtol=1e-6)
+    fewer = make_likelihood("discretized_logistic", 1, 32)
+    with pytest.raises(ValueError, match="run from 0 to 63"):
+        jax.jit(lambda params: fewer.log_prob(params, levels))(params)
+    assert jax.jit(lambda: to_levels(jnp.asarray([0.0, 1.0]), 4))().tolist() == [0, 3]
