@@ -23,19 +23,16 @@ from ml_collections import ConfigDict
 
 from configs.vae import CPU, PAPER_COLOUR, vae_fields
 
-PAPER = {"train.epochs": 50, "decoders": ("factorised", "local-1", "local-2", "full")}
-
 VARIANTS = {
     "embedded": CPU,
     "mnist_cpu": {**CPU, "data.source": "tfds:mnist"},
-    "mnist": {**PAPER, "data.source": "tfds:mnist"},
+    "mnist": {"data.source": "tfds:mnist"},
     "binary_mnist": {
-        **PAPER,
         "data.source": "tfds:mnist",
         "likelihood.name": "bernoulli",
         "likelihood.levels": 2,
     },
-    "fashion_mnist": {**PAPER, "data.source": "tfds:fashion_mnist"},
+    "fashion_mnist": {"data.source": "tfds:fashion_mnist"},
     "svhn": {**PAPER_COLOUR, "data.source": "tfds:svhn_cropped"},
     "cifar10": {**PAPER_COLOUR, "data.source": "tfds:cifar10", "train.augment": "crop_flip"},
 }

@@ -22,17 +22,18 @@ from experiments.benchmark_job import Job, Measured, in_fresh_process
 from recon_jax import data, models, parallel, training
 
 SIDE = 32
+IMAGE = (SIDE, SIDE, 3)
 NUM_CLASSES = 10
 RATE, DECAY = 1e-3, 1e-2
 
 
-def batch_of(size: int) -> data.Batch:
+def batch_of(size: int, shape: tuple[int, int, int] = IMAGE) -> data.Batch:
     """One batch of random 8-bit images."""
-    pixels = np.random.default_rng(0).integers(0, 256, (size, SIDE, SIDE, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (size, *shape), np.uint8)
     return data.Batch(pixels, np.arange(size, dtype=np.int32) % NUM_CLASSES, np.ones(size, bool))
 
 
-def trainer_of(model: Any, loss: Any):
+def trainer_of(model: Any, loss: Any, shape: tuple[int, int, int] = IMAGE):
     """A function that makes the first state, and the compiled step, as the experiments have it."""
     optimizer = training.make_optimizer("adamw", RATE, weight_decay=DECAY)
     step = training.make_train_step(
@@ -41,7 +42,7 @@ def trainer_of(model: Any, loss: Any):
 
     @parallel.fast_jit
     def initial(key):
-        return model.init(key, np.zeros((1, SIDE, SIDE, 3), np.float32))
+        return model.init(key, np.zeros((1, *shape), np.float32))
 
     def init() -> training.TrainState:
         key = jax.random.key(0)

@@ -18,8 +18,8 @@ import numpy as np
 
 from experiments import benchmark_variational_peers as peers
 from experiments.benchmark_job import Job
-from experiments.benchmark_training import DECAY, RATE
-from recon_jax import data, losses, models, parallel, training
+from experiments.benchmark_training import DECAY, RATE, batch_of, trainer_of
+from recon_jax import losses, models, parallel, training
 from recon_jax.models.masked_convolution import context_mask
 
 PEER = "PyTorch eager, channels_last, fused AdamW"
@@ -30,12 +30,6 @@ SMOKE = peers.Sizes((8, 8, 1), 4, (8, 8), 4, 2, 4, 1)
 def mixture(channels: int) -> losses.Likelihood:
     """The likelihood of all jobs."""
     return losses.logistic_mixture(channels, num_components=peers.COMPONENTS)
-
-
-def batch_of(size: int, shape: tuple[int, int, int]) -> data.Batch:
-    """One batch of random 8-bit images."""
-    pixels = np.random.default_rng(0).integers(0, 256, (size, *shape), np.uint8)
-    return data.Batch(pixels, np.zeros(size, np.int32), np.ones(size, bool))
 
 
 def live_parameters(params: Any) -> int:
@@ -98,15 +92,8 @@ def step_job(
     shapes = models.variable_shapes(model, shape)["params"]
     if live_parameters(shapes) != peers.live_parameters(network):
         raise ValueError("the networks differ")
-    optimizer = training.make_optimizer("adamw", RATE, weight_decay=DECAY)
-    key, first = jax.random.key(0), np.zeros((1, *shape), np.float32)
-    variables = parallel.fast_jit(model.init)(key, first)
-    state = training.init_state(
-        variables["params"], optimizer, key=key, batch_stats=variables.get("batch_stats")
-    )
-    step = parallel.data_parallel(
-        training.make_train_step(loss, optimizer, axis_name=parallel.AXIS)
-    )
+    init, step = trainer_of(model, lambda model, axis_name: loss, shape)
+    state = init()
     network = network.to(memory_format=torch.channels_last)
     levels = torch.tensor(batch.images)
     theirs_optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=DECAY, fused=True)

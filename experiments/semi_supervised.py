@@ -68,7 +68,7 @@ def labelled_batch(config: ConfigDict, count: int) -> int:
     return max(min(config.labelled_batch, count) // devices * devices, devices)
 
 
-def make_classifier(context: vae_runs.Context, **options: Any) -> Any:
+def make_classifier(context: vae_runs.Context) -> Any:
     """The network that guesses labels."""
     config = context.config
     return models.make_model(
@@ -76,7 +76,6 @@ def make_classifier(context: vae_runs.Context, **options: Any) -> Any:
         num_classes=context.train.num_classes,
         dtype=config.train.dtype,
         axis_name=parallel.AXIS,
-        **options,
     )
 
 

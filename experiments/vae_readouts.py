@@ -166,6 +166,7 @@ def describe(
     height, width, channels = train.image_shape
     texture, options = config.texture, config.train
     mixtures = config.likelihood.get("num_components", 0)
+    warmup = f"KL warm-up over {config.kl_warmup:.0%} of the run" if config.kl_warmup else ""
     parts = [
         f"Ours: {train.name}, {train.num_images:,} training and {context.unseen.num_images:,} test "
         f"images of {height}x{width}x{channels} in {context.likelihood.levels} levels, "
@@ -173,7 +174,7 @@ def describe(
         f"{'-'.join(map(str, model.widths))} with {model.norm} norm, {model.decoder_features} "
         f"features to a head of {2 * model.head_width} channels and {model.num_blocks} block(s); "
         f"{options.epochs} epochs, batch {options.batch_size}, rate {options.learning_rate:g}, "
-        f"KL warm-up over {config.kl_warmup:.0%} of the run"
+        f"{warmup or 'no KL warm-up'}"
         f"{'' if options.augment == 'none' else f', {options.augment}'}.",
         f"Images are clip({texture.brightness:g} + {texture.contrast:g} x + strength t), t of "
         f"correlation {texture.correlation:g}."

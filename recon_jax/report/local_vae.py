@@ -28,7 +28,6 @@ from recon_jax.report.vae_outcomes import (
     outcome_cells,
     paired,
     share_legend,
-    spread_to,
     verdict,
 )
 from recon_jax.report.vae_outcomes import Baseline as Baseline
@@ -97,9 +96,9 @@ def _code_line(group: Sequence[Outcome]) -> str:
         below = paired(ordered[1].bits, least.bits)
         words = {"better": "more than twice the spread", "tie": "within twice the spread"}
         word = words.get(verdict(below), "one seed, spread unknown")
-        lead = f", {spread_to(below, 3)} below {ordered[1].name} ({word})"
+        lead = f", {spread(below, digits=3)} below {ordered[1].name} ({word})"
     return (
-        f"{least.name} has the fewest bits per dimension, {spread_to(least.bits, 3)}{lead}; "
+        f"{least.name} has the fewest bits per dimension, {spread(least.bits, digits=3)}{lead}; "
         f"{largest.name} has the largest KL, {spread(largest.kl)} nats."
     )
 
@@ -136,7 +135,7 @@ def _moved_line(group: Sequence[Outcome], reference: Outcome) -> str:
     for item in group:
         if item is not reference:
             moved = paired(reference.kl, item.kl)
-            shown = spread_to(moved / math.log(2) / item.dimensions, 3, "+")
+            shown = spread(moved / math.log(2) / item.dimensions, "+", 3)
             parts.append(f"{item.name} {spread(moved, '+')} nats ({shown} bits per dimension)")
     return (
         "moved from the latent into the context of the pixels (KL of factorised minus its own; "

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from recon_jax.report.figures import COLORS, new_figure, plot_image_strip
+from recon_jax.report.masked_autoencoder import spread
 from recon_jax.report.tables import Table
 
 READ_OUTS = {"linear_probe": "linear probe", "knn": "kNN"}
@@ -146,12 +147,6 @@ def agreements(cells: Sequence[Cell], ranks: Sequence[int]) -> list[Agreement]:
     return found
 
 
-def _spread(values: np.ndarray, digits: int = 1) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
-
-
 def cell_table(
     cells: Sequence[Cell], references: Mapping[str, np.ndarray], rank: int, note: str
 ) -> Table:
@@ -169,15 +164,15 @@ def cell_table(
             f"{100 * cell.alignment[rank - 1]:.1f}",
             f"{100 * cell.impact[rank - 1]:+.2f}",
             "yes" if cell.is_neutral else "no",
-            _spread(cell.linear_probe),
-            _spread(cell.knn),
-            _spread(cell.error, 3),
+            spread(cell.linear_probe),
+            spread(cell.knn),
+            spread(cell.error, digits=3),
             f"{cell.seconds:.0f}",
         ]
         for cell in cells
     ]
     for name, found in references.items():
-        rows.append([name, *"---", _spread(found[:, 0]), _spread(found[:, 1]), "-", "-"])
+        rows.append([name, *"---", spread(found[:, 0]), spread(found[:, 1]), "-", "-"])
     columns = [
         "corruption",
         f"alignment, K = {rank} (%)",
@@ -287,15 +282,15 @@ def summarize(
     best = max(cells, key=lambda cell: cell.linear_probe.mean())
     lines.append(
         f"Predicted best: {predicted.name} ({100 * predicted.impact[rank - 1]:+.1f}% alignment), "
-        f"linear probe {_spread(predicted.linear_probe)}%. Trained best: {best.name}, "
-        f"{_spread(best.linear_probe)}%. Without corruption: {_spread(clean.linear_probe)}%."
+        f"linear probe {spread(predicted.linear_probe)}%. Trained best: {best.name}, "
+        f"{spread(best.linear_probe)}%. Without corruption: {spread(clean.linear_probe)}%."
     )
     untrained = references["untrained"][:, 0]
     below = sum(cell.linear_probe.mean() < untrained.mean() for cell in cells)
     lines += [line for line in (noise_line(cells, name) for name in READ_OUTS) if line]
     lines.append(
-        f"An untrained encoder gives {_spread(untrained)}%, pixels "
-        f"{_spread(references['pixels'][:, 0])}%; {below} of {len(cells)} trained encoders are "
+        f"An untrained encoder gives {spread(untrained)}%, pixels "
+        f"{spread(references['pixels'][:, 0])}%; {below} of {len(cells)} trained encoders are "
         "below the untrained one."
     )
     return lines

@@ -47,11 +47,11 @@ class ReadOut(NamedTuple):
     without: np.ndarray
 
 
-def spread(values: np.ndarray, sign: str = "") -> str:
+def spread(values: np.ndarray, sign: str = "", digits: int = 1) -> str:
     """Mean ± standard deviation over seeds; the value alone for one seed."""
     values = np.asarray(values, float)
-    error = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{values.mean():{sign}.1f}{error}"
+    error = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():{sign}.{digits}f}{error}"
 
 
 def is_more_than_spread(differences: np.ndarray) -> bool | None:

@@ -18,7 +18,6 @@ from recon_jax.report.vae_outcomes import (
     error_bars,
     paired,
     share_legend,
-    spread_to,
     verdict,
 )
 
@@ -65,7 +64,7 @@ def semi_supervised_table(outcomes: Sequence[Outcome], note: str) -> Table:
             item.shots,
             spread(item.accuracy),
             UNPUBLISHED,
-            "-" if np.isnan(item.bits).any() else spread_to(item.bits, 3),
+            "-" if np.isnan(item.bits).any() else spread(item.bits, digits=3),
             f"{item.seconds.mean():.0f}",
         ]
         for item in outcomes

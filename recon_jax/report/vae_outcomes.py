@@ -101,12 +101,6 @@ class Baseline(NamedTuple):
     kept: np.ndarray | None
 
 
-def spread_to(values: np.ndarray, digits: int, sign: str = "") -> str:
-    """`spread` with another number of decimals."""
-    error = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):{sign}.{digits}f}{error}"
-
-
 def deviation(values: np.ndarray) -> float:
     """Standard deviation over seeds; 0 for one seed."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
@@ -180,7 +174,7 @@ def outcome_cells(item: Outcome) -> list[str]:
     return [
         item.name,
         str(item.latent_size),
-        spread_to(item.bits, 3),
+        spread(item.bits, digits=3),
         *(spread(values) for values in (item.kl, item.active, item.information)),
         *(spread(getattr(item, measure)) for measure in READ_OUTS),
     ]

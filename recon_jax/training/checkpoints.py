@@ -169,7 +169,7 @@ def save_checkpoint(
     if step in checkpoints.manager.all_steps():
         return
     leaves = fingerprint.host_leaves(state)
-    _require_finite(step, leaves)
+    fingerprint.require_finite(step, leaves)
     specs = fingerprint.leaf_specs(state)
     digests = {name: fingerprint.leaf_digest(name, value) for name, value in leaves.items()}
     content = {
@@ -195,17 +195,6 @@ def save_checkpoint(
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _require_finite(step: int, leaves: Mapping[str, np.ndarray]) -> None:
-    for name, value in leaves.items():
-        # Optimizers may hold infinity on purpose, such as a best loss so far.
-        if name.startswith("opt_state") or not jnp.issubdtype(value.dtype, jnp.inexact):
-            continue
-        if not np.isfinite(value).all():
-            raise FloatingPointError(
-                f"{name} holds NaN or infinite entries after step {step}; no checkpoint was written"
-            )
 
 
 @contextlib.contextmanager

@@ -106,3 +106,15 @@ def require_same_run(
             f"checkpoint {path} is from the future of this run: step {step} lies past "
             f"total_steps={total_steps}; ask for at least {step} steps, {way_out}"
         )
+
+
+def require_finite(step: int, leaves: Mapping[str, np.ndarray]) -> None:
+    """Raise FloatingPointError if a leaf that is about to be saved holds NaN or infinity."""
+    for name, value in leaves.items():
+        # Optimizers may hold infinity on purpose, such as a best loss so far.
+        if name.startswith("opt_state") or not jnp.issubdtype(value.dtype, jnp.inexact):
+            continue
+        if not np.isfinite(value).all():
+            raise FloatingPointError(
+                f"{name} holds NaN or infinite entries after step {step}; no checkpoint was written"
+            )

@@ -169,7 +169,7 @@ def vae_loss(
       Free bits: Kingma et al. 2016 (arXiv 1606.04934); importance weights: Burda et al. 2015
       (arXiv 1509.00519).
     """
-    _check_options(likelihood, kl_weight, free_bits, num_samples)
+    _check_options(kl_weight, free_bits, num_samples)
     policy = policy or augment.no_augmentation()
 
     def loss_fn(params, batch_stats, batch, key, step=None):
@@ -200,7 +200,7 @@ def _required(step):
     return step
 
 
-def _check_options(likelihood, kl_weight, free_bits, num_samples) -> None:
+def _check_options(kl_weight, free_bits, num_samples) -> None:
     if not callable(kl_weight):
         _require("kl_weight", kl_weight, 0)
     _require("free_bits", free_bits, 0)
