@@ -19,7 +19,8 @@ def train_fields(**changes) -> ConfigDict:
 
     These are b2 (decay of Adam's second moment, 0.999 if absent), momentum (of sgd and lars, 0),
     layer_decay (of the learning rate from block to block of a ViT, 0 for none), label_smoothing
-    (0), and warmup_epochs (0.0, beside warmup_steps).
+    (0), warmup_epochs (0.0, beside warmup_steps), and half_period (of cosine, as a part of the
+    run, 1.0: below it the rate rises again at the end).
     """
     train = ConfigDict()
     train.epochs = 50

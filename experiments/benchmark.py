@@ -26,6 +26,7 @@ from absl import app, flags, logging
 from rich.console import Console
 
 from experiments import (
+    benchmark_deformation,
     benchmark_devices,
     benchmark_masked,
     benchmark_probes,
@@ -221,6 +222,7 @@ JOBS = {
     **benchmark_training.JOBS,
     **benchmark_masked.JOBS,
     **benchmark_variational.JOBS,
+    **benchmark_deformation.JOBS,
 }
 
 

@@ -31,6 +31,7 @@ OPTIONAL = {
     "layer_decay": 0.0,
     "label_smoothing": 0.0,
     "warmup_epochs": 0.0,
+    "half_period": 1.0,
 }
 EVALUATION_BATCH = 1000
 
@@ -132,7 +133,13 @@ def validate_training(options: ConfigDict, name: str) -> None:
 
 def _schedule(options: ConfigDict, plan: Plan):
     warmup = options.warmup_steps + round(plan.epoch * option(options, "warmup_epochs"))
-    return training.make_schedule(options.schedule, options.learning_rate, plan.total, warmup)
+    return training.make_schedule(
+        options.schedule,
+        options.learning_rate,
+        plan.total,
+        warmup,
+        half_period=option(options, "half_period"),
+    )
 
 
 def _optimizer(options: ConfigDict, schedule):

@@ -5,6 +5,7 @@ from recon_jax.models.autoencoding import Autoencoder as Autoencoder
 from recon_jax.models.autoencoding import Autoencoding as Autoencoding
 from recon_jax.models.catalog import MODELS as MODELS
 from recon_jax.models.catalog import make_model as make_model
+from recon_jax.models.circular_cnn import CircularCNN as CircularCNN
 from recon_jax.models.conv_autoencoder import ConvAutoencoder as ConvAutoencoder
 from recon_jax.models.guided import Guided as Guided
 from recon_jax.models.guided import GuidedAutoencoder as GuidedAutoencoder

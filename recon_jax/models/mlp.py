@@ -1,4 +1,4 @@
-"""The multilayer perceptron of the subspace experiments."""
+"""Multilayer perceptrons, with widths that fall or one width for all hidden layers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ class MLP(nn.Module):
     """Perceptron whose widths fall in equal steps from the pixels to the classes.
 
     Widths are linspace(H W C, num_classes, depth) rounded down: 3072-2051-1030-10 for CIFAR-10.
-    Hidden layers are Linear without bias, batch norm, ReLU; the head is Linear. Kernels begin as
-    `torch_uniform`. Representations: "hidden1", ..., "logits".
+    Hidden layers are Linear without bias, batch norm, ReLU, or Linear with bias and ReLU; the head
+    is Linear. Kernels begin as `torch_uniform`. Representations: "hidden1", ..., "logits".
 
     Attributes:
       num_classes: width of the logits, >= 1.
       depth: number of widths, input and output included, >= 2; 2 is a linear classifier.
+      width: of all hidden layers; 0 for widths that fall in equal steps.
+      use_norm: batch norm in hidden layers.
       dtype: of the computation; parameters are float32.
       axis_name: devices over which batch statistics are averaged.
 
@@ -35,21 +37,26 @@ class MLP(nn.Module):
 
     num_classes: int
     depth: int = 4
+    width: int = 0
+    use_norm: bool = True
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     def __post_init__(self):
         check_at_least("num_classes", self.num_classes, 1)
         check_at_least("depth", self.depth, 2)
+        check_at_least("width", self.width, 0)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, images: ArrayLike, *, train: bool = False) -> Float[Array, "n classes"]:
         """Logits of images (N, H, W, C); batch statistics are used and updated if `train`."""
         images = as_images(images)
-        block = partial(DenseBlock, dtype=self.dtype, axis_name=self.axis_name)
+        block = partial(
+            DenseBlock, use_norm=self.use_norm, dtype=self.dtype, axis_name=self.axis_name
+        )
         widths = linear_widths(math.prod(images.shape[1:]), self.num_classes, self.depth)
         x = flatten(images)
         for i, width in enumerate(widths[1:-1], start=1):
-            x = block(width, name=f"hidden{i}")(x, train=train)
+            x = block(self.width or width, name=f"hidden{i}")(x, train=train)
         return classify(self, x)

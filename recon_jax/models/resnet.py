@@ -17,6 +17,7 @@ from recon_jax.models.layers import ConvBlock, MaxPool, classify
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 BOTTLENECKS = (50,)
 WIDTHS = (64, 128, 256, 512)
+PUBLISHED_WIDTH = 64
 STEMS = ("cifar", "imagenet")
 
 
@@ -65,22 +66,27 @@ def residual_stages(
     *,
     depth: int,
     stem: str,
+    width: int = PUBLISHED_WIDTH,
     train: bool,
     dtype: DTypeLike,
     axis_name: str | None,
 ) -> Float[Array, "n h2 w2 k"]:
-    """All of a residual network up to its pooling, within a compact module."""
+    """All of a residual network up to its pooling, within a compact module.
+
+    `width` channels leave the stem; the stages have `WIDTHS` times width / 64.
+    """
     shared = {"dtype": dtype, "axis_name": axis_name}
     if stem == "imagenet":
-        x = ConvBlock(64, 7, 2, **shared, name="stem")(images, train=train)
+        x = ConvBlock(width, 7, 2, **shared, name="stem")(images, train=train)
         x = MaxPool(3, 2, 1, name="stem_pool")(x)
     else:
-        x = ConvBlock(64, **shared, name="stem")(images, train=train)
-    for stage, (count, width) in enumerate(zip(BLOCKS[depth], WIDTHS, strict=True), start=1):
+        x = ConvBlock(width, **shared, name="stem")(images, train=train)
+    for stage, (count, full) in enumerate(zip(BLOCKS[depth], WIDTHS, strict=True), start=1):
         for block in range(1, count + 1):
             stride = 2 if stage > 1 and block == 1 else 1
             name = f"stage{stage}_block{block}"
-            layer = ResidualBlock(width, stride, depth in BOTTLENECKS, **shared, name=name)
+            features = full * width // PUBLISHED_WIDTH
+            layer = ResidualBlock(features, stride, depth in BOTTLENECKS, **shared, name=name)
             x = layer(x, train=train)
     return x
 
@@ -99,6 +105,7 @@ class ResNet(nn.Module):
       depth: 18, 34 or 50.
       num_classes: width of the logits, >= 1.
       stem: "cifar" or "imagenet".
+      width: channels of the stem and the first stage, >= 1; the next have 2, 4 and 8 times as many.
       dtype: of the computation; parameters are float32.
       axis_name: devices over which batch statistics are averaged.
 
@@ -112,6 +119,7 @@ class ResNet(nn.Module):
     depth: int
     num_classes: int
     stem: str = "cifar"
+    width: int = PUBLISHED_WIDTH
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
@@ -119,6 +127,7 @@ class ResNet(nn.Module):
         check_choice("depth", self.depth, BLOCKS)
         check_at_least("num_classes", self.num_classes, 1)
         check_choice("stem", self.stem, STEMS)
+        check_at_least("width", self.width, 1)
         super().__post_init__()
 
     @nn.compact
@@ -128,6 +137,7 @@ class ResNet(nn.Module):
             as_images(images),
             depth=self.depth,
             stem=self.stem,
+            width=self.width,
             train=train,
             dtype=self.dtype,
             axis_name=self.axis_name,

@@ -23,7 +23,8 @@ from recon_jax.models.layers import (
 
 # Convolutions in each of the five blocks, by number of layers with weights.
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-WIDTHS = (64, 128, 256, 512, 512)
+# Channels of the five blocks, over those of the first.
+FACTORS = (1, 2, 4, 8, 8)
 HEADS = ("linear", "imagenet")
 
 dense_normal = nn.initializers.normal(0.01)
@@ -68,6 +69,7 @@ class VGG(nn.Module):
       dropout: share of entries dropped in the imagenet head, in [0, 1); training then needs
         `rngs={"dropout": key}`.
       pad_to: zero borders take smaller images to this side, as 28 to 32 for digits; 0 for none.
+      width: channels of the first block, >= 1; the next have 2, 4, 8 and 8 times as many.
       dtype: of the computation; parameters are float32.
       axis_name: devices over which batch statistics are averaged.
 
@@ -83,6 +85,7 @@ class VGG(nn.Module):
     head: str = "linear"
     dropout: float = 0.5
     pad_to: int = 0
+    width: int = 64
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
@@ -92,6 +95,7 @@ class VGG(nn.Module):
         check_choice("head", self.head, HEADS)
         check_fraction("dropout", self.dropout)
         check_at_least("pad_to", self.pad_to, 0)
+        check_at_least("width", self.width, 1)
         super().__post_init__()
 
     @nn.compact
@@ -99,10 +103,10 @@ class VGG(nn.Module):
         """Logits of images (N, H, W, C); dropout, and batch statistics updated, if `train`."""
         x = pad_to_side(as_images(images), self.pad_to)
         x = as_images(x, 32, "resize the images, or build the model with pad_to=32")
-        for i, (count, width) in enumerate(zip(CONVOLUTIONS[self.depth], WIDTHS, strict=True), 1):
+        for i, (count, factor) in enumerate(zip(CONVOLUTIONS[self.depth], FACTORS, strict=True), 1):
             block = partial(
                 ConvBlock,
-                width,
+                factor * self.width,
                 use_bias=True,
                 use_norm=self.use_norm,
                 dtype=self.dtype,

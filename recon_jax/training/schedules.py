@@ -20,11 +20,12 @@ def _constant(peak, total_steps, warmup_steps, options):
 
 
 def _cosine(peak, total_steps, warmup_steps, options):
-    final = options["final_fraction"]
+    final, half_period = options["final_fraction"], options["half_period"]
 
     def schedule(step):
         done = jnp.clip((step - warmup_steps) / (total_steps - warmup_steps), 0, 1)
-        decayed = peak * (final + (1 - final) * (1 + jnp.cos(math.pi * done)) / 2)
+        wave = (1 + jnp.cos(math.pi * done / half_period)) / 2
+        decayed = peak * (final + (1 - final) * wave)
         return jnp.where(step < warmup_steps, _warm_up(step, peak, warmup_steps), decayed)
 
     return schedule
@@ -56,14 +57,15 @@ def make_schedule(
     warmup_steps: int = 0,
     *,
     final_fraction: float = 0.0,
+    half_period: float = 1.0,
     pct_start: float = 0.3,
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
 ) -> optax.Schedule:
     """A learning-rate schedule, a function of the number of steps already taken (0, 1, ...).
 
-    constant: peak. cosine: peak (f + (1 - f) (1 + cos(pi t)) / 2), with t from 0 to 1 over the
-    steps after the warm-up and f = final_fraction. Both start with a linear warm-up
+    constant: peak. cosine: peak (f + (1 - f) (1 + cos(pi t / h)) / 2), with t from 0 to 1 over the
+    steps after the warm-up, f = final_fraction, h = half_period. Both start with a linear warm-up
     peak * step / warmup_steps. one_cycle: half a cosine from peak / div_factor up to peak at step
     pct_start * total_steps - 1, then half a cosine down to peak / (div_factor * final_div_factor)
     at the last step; the defaults are those of PyTorch's OneCycleLR.
@@ -73,7 +75,9 @@ def make_schedule(
       peak: the highest learning rate, above 0.
       total_steps: length of the training, at least 1.
       warmup_steps: in [0, total_steps); 0 for one_cycle, whose rise is its warm-up.
-      final_fraction: of the peak, at the end of cosine, in [0, 1].
+      final_fraction: of the peak, where cosine is lowest, in [0, 1].
+      half_period: part of the steps of cosine after which it is lowest, in (0, 1]; below 1 the rate
+        rises again until the end.
       pct_start: fraction of the steps in which one_cycle rises, in (0, 1).
       div_factor: one_cycle starts at peak / div_factor, at least 1.
       final_div_factor: and ends that many times below its start, at least 1.
@@ -100,10 +104,13 @@ def make_schedule(
         )
     if not 0 <= final_fraction <= 1:
         raise ValueError(f"final_fraction={final_fraction} must lie in [0, 1]")
+    if not 0 < half_period <= 1:
+        raise ValueError(f"half_period={half_period} must lie in (0, 1]; 1 ends at the lowest rate")
     if name == "one_cycle":
         _check_one_cycle(total_steps, warmup_steps, pct_start, div_factor, final_div_factor)
     options = {
         "final_fraction": final_fraction,
+        "half_period": half_period,
         "pct_start": pct_start,
         "div_factor": div_factor,
         "final_div_factor": final_div_factor,

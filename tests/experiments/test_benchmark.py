@@ -4,6 +4,7 @@ import pytest
 
 from experiments import (
     benchmark,
+    benchmark_deformation,
     benchmark_devices,
     benchmark_job,
     benchmark_masked,
@@ -13,6 +14,7 @@ from experiments import (
     benchmark_variational_peers,
 )
 from experiments.benchmark_job import Job, Measured, measure
+from recon_jax import diffeo
 
 pytest.importorskip("torch", reason="the peers are PyTorch and scikit-learn: [benchmark]")
 pytest.importorskip("sklearn", reason="the peers are PyTorch and scikit-learn: [benchmark]")
@@ -23,6 +25,7 @@ TRAINED = {
     **benchmark_training.JOBS,
     **benchmark_masked.JOBS,
     **benchmark_variational.JOBS,
+    **benchmark_deformation.JOBS,
 }
 
 
@@ -83,6 +86,20 @@ def test_pixel_models_of_another_size_are_not_compared():
         network = benchmark_variational_peers.stack(*other)
         with jax.enable_x64(False), pytest.raises(ValueError, match="networks differ"):
             benchmark_variational.step_job("", model, None, network, None, batch(2, (8, 8, 3)), 1.0)
+
+
+def test_deformations_of_the_peers_are_ours():
+    import torch
+
+    images = np.random.default_rng(0).random((3, 8, 8, 2), np.float32)
+    tables = 3 * np.random.default_rng(1).standard_normal((2, 3, 3, 3), np.float32)
+    temperature = diffeo.temperature_for(1.0, 8, benchmark_deformation.CUTOFF)
+    expected = diffeo.warp(images, *diffeo.displacement_field(*tables, 8, temperature))
+    peer = benchmark_deformation.Peer(8, temperature)
+    theirs = torch.tensor(images).permute(0, 3, 1, 2), torch.tensor(tables)
+    single = [peer.one(theirs[0][i], theirs[1][:, i]) for i in range(3)]
+    for found in (peer.batched(*theirs), torch.stack(single)):
+        np.testing.assert_allclose(found.permute(0, 2, 3, 1), expected, atol=1e-5)
 
 
 def test_rows_hold_medians_and_ratios():

@@ -41,7 +41,15 @@ def test_small_images_are_refused():
         layer_shapes(AlexNet(10), (14, 14, 1))
 
 
-@pytest.mark.parametrize("options", [{"num_classes": -1}, {"dropout": -0.5}, {"pad_to": -2}])
+def test_every_layer_follows_the_width():
+    narrow, wide = (layer_shapes(AlexNet(10, width=w), (32, 32, 3)) for w in (16, 64))
+    for name in set(wide) - {"logits"}:
+        assert narrow[name] == (*wide[name][:-1], wide[name][-1] // 4)
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_classes": -1}, {"dropout": -0.5}, {"pad_to": -2}, {"width": 0}]
+)
 def test_bad_options(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))} must"):
         AlexNet(**{"num_classes": 10, **options})
@@ -49,4 +57,4 @@ def test_bad_options(options):
 
 @pytest.mark.slow
 def test_every_parameter_learns(dead_parameters):
-    assert dead_parameters(AlexNet(3, dropout=0.0), (15, 15, 1)) == set()
+    assert dead_parameters(AlexNet(3, dropout=0.0, width=4), (15, 15, 1)) == set()

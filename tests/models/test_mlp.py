@@ -22,6 +22,16 @@ def test_hidden_layers_have_no_bias():
     assert set(params["head"]) == {"kernel", "bias"}
 
 
+def test_one_width_without_batch_norm():
+    model = MLP(10, depth=4, width=64, use_norm=False)
+    assert list(layer_shapes(model, (32, 32, 3)).values()) == [(64,), (64,), (10,)]
+    variables = variable_shapes(model, (4, 4, 1))
+    assert set(variables) == {"params"}
+    assert set(variables["params"]["hidden2"]["dense"]) == {"kernel", "bias"}
+    with pytest.raises(ValueError, match="width must be an integer of at least 0, got -1"):
+        MLP(10, width=-1)
+
+
 def test_depth_two_is_a_linear_classifier(draw, draw_variables):
     model, images = MLP(3, depth=2), draw(4, (2, 2, 1))
     variables = draw_variables(model, (2, 2, 1))

@@ -60,6 +60,12 @@ def test_any_image(stem, shape):
     assert layer_shapes(ResNet(18, 4, stem=stem), shape)["logits"] == (4,)
 
 
+def test_width_is_of_the_stem_and_the_first_stage():
+    layers = layer_shapes(ResNet(18, 10, width=5), (8, 8, 1))
+    names = ["stem", *(f"stage{i}_block1" for i in range(1, 5))]
+    assert [layers[name][-1] for name in names] == [5, 5, 10, 20, 40]
+
+
 def test_convolutions_have_no_bias():
     params = variable_shapes(ResNet(18, 4), (8, 8, 1))["params"]
     assert set(params["stage2_block1"]["shortcut"]["conv"]) == {"kernel"}
@@ -70,6 +76,7 @@ def test_convolutions_have_no_bias():
     [
         ({"depth": 20}, "depth=20 is unknown; choose one of 18, 34, 50"),
         ({"num_classes": 0}, "num_classes"),
+        ({"width": 0}, "width must be an integer of at least 1, got 0"),
         ({"stem": "patches"}, "stem='patches' is unknown; choose one of 'cifar', 'imagenet'"),
     ],
 )

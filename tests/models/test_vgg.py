@@ -4,7 +4,6 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from recon_jax.models import VGG, layer_shapes, parameter_count
-from recon_jax.models import vgg as module
 
 # Published with torchvision's weights, 1,000 classes.
 PUBLISHED = {
@@ -76,6 +75,7 @@ def test_small_images_are_refused_or_padded():
         ({"head": "mlp"}, "head='mlp' is unknown; choose one of 'linear', 'imagenet'"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
         ({"pad_to": -1}, "pad_to"),
+        ({"width": 0}, "width must be an integer of at least 1, got 0"),
     ],
 )
 def test_bad_options(options, message):
@@ -83,25 +83,25 @@ def test_bad_options(options, message):
         VGG(**{"depth": 11, "num_classes": 10, **options})
 
 
-@pytest.fixture
-def narrow(monkeypatch):
-    """Widths that keep every layer and cost nothing."""
-    monkeypatch.setattr(module, "WIDTHS", (8, 12, 16, 20, 24))
+def test_width_is_of_the_first_block():
+    layers = layer_shapes(VGG(11, 10, width=3), (32, 32, 1))
+    assert [layers[f"block{i}/pool"][-1] for i in range(1, 6)] == [3, 6, 12, 24, 24]
+    assert VGG(11, 10).width == 64
 
 
-def test_every_parameter_learns(dead_parameters, narrow):
-    assert dead_parameters(VGG(11, 3), (32, 32, 1)) == set()
+def test_every_parameter_learns(dead_parameters):
+    assert dead_parameters(VGG(11, 3, width=4), (32, 32, 1)) == set()
 
 
 @pytest.mark.slow
-def test_every_parameter_but_biases_before_batch_norm_learns(dead_parameters, narrow):
-    dead = dead_parameters(VGG(11, 3, use_norm=True), (32, 32, 1))
+def test_every_parameter_but_biases_before_batch_norm_learns(dead_parameters):
+    dead = dead_parameters(VGG(11, 3, use_norm=True, width=4), (32, 32, 1))
     assert len(dead) == 8
     assert all(path.endswith("conv/bias") for path in dead)
 
 
-def test_dropout_follows_its_key(draw, draw_variables, narrow):
-    model, images = VGG(11, 3, head="imagenet"), draw(2, (32, 32, 1))
+def test_dropout_follows_its_key(draw, draw_variables):
+    model, images = VGG(11, 3, head="imagenet", width=4), draw(2, (32, 32, 1))
     variables = draw_variables(model, (32, 32, 1))
 
     @jax.jit

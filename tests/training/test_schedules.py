@@ -30,6 +30,15 @@ def test_cosine_with_warm_up():
     assert ours[total] == ours[-1] == pytest.approx(peak * final)
 
 
+def test_cosine_rises_again_after_its_half_period():
+    ours = curve(make_schedule("cosine", 1.0, 100, half_period=0.8), range(105))
+    assert np.argmin(ours) == 80
+    np.testing.assert_allclose(ours[80], 0, atol=1e-7)
+    np.testing.assert_allclose(ours[100:], (1 + math.cos(1.25 * math.pi)) / 2, rtol=1e-5)
+    plain = curve(make_schedule("cosine", 1.0, 80), range(81))
+    np.testing.assert_allclose(ours[:81], plain, atol=1e-6)
+
+
 @pytest.mark.parametrize(("total", "pct"), [(100, 0.3), (37, 0.3), (20, 0.45)])
 def test_one_cycle_is_pytorchs(total, pct):
     def between(start, end, fraction):
@@ -68,6 +77,8 @@ def test_one_cycle_against_numbers_of_pytorch():
         (("cosine", 1.0, 10, 10), {}, r"warmup_steps=10 must be in 0\.\.9, below total_steps=10"),
         (("constant", 1.0, 10, -1), {}, r"warmup_steps=-1 must be in 0\.\.9"),
         (("cosine", 1.0, 10), {"final_fraction": 1.5}, r"final_fraction=1.5 must lie in \[0, 1\]"),
+        (("cosine", 1.0, 10), {"half_period": 0.0}, r"half_period=0.0 must lie in \(0, 1\]"),
+        (("cosine", 1.0, 10), {"half_period": 1.5}, r"half_period=1.5 must lie in \(0, 1\]"),
         (("one_cycle", 1.0, 10, 2), {}, "warmup_steps=2 must be 0 for one_cycle"),
         (("one_cycle", 1.0, 10), {"pct_start": 1.0}, "pct_start=1.0 must lie strictly between"),
         (("one_cycle", 1.0, 3), {}, "pct_start=0.3 of total_steps=3 .* use at least 4 steps"),
