@@ -4,11 +4,13 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from recon_jax.models import MLP, ConvAutoencoder, apply_with_intermediates
+from recon_jax.models import MLP, VGG, ConvAutoencoder, apply_with_intermediates
 from recon_jax.models.intermediates import record
+from recon_jax.models.layers import ConvBlock
 
 NAMES = ["hidden1", "hidden2", "hidden3", "logits"]
 
@@ -89,3 +91,46 @@ def test_a_module_of_ones_own_can_record():
 
     output, layers = apply_with_intermediates(Twice(), {}, jnp.ones(2))
     assert_array_equal(layers["doubled"], output)
+
+
+class Normed(nn.Module):
+    """A convolution with batch norm, dropout, and a head."""
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        x = ConvBlock(4, use_relu=False, name="conv")(x, train=train)
+        x = nn.Dropout(0.9, deterministic=not train)(x)
+        return record(self, nn.Dense(2, name="head")(x.mean((1, 2))), "logits")
+
+
+def test_batch_statistics_standardise_every_channel(draw, draw_variables):
+    model, images = Normed(), draw(5, (4, 3, 2))
+    variables = draw_variables(model, (4, 3, 2))
+    before = jax.tree.map(np.array, variables)
+    output, layers = apply_with_intermediates(model, variables, images, batch_statistics=True)
+    norm = variables["params"]["conv"]["norm"]
+    standard = (np.asarray(layers["conv"]) - np.asarray(norm["bias"])) / np.asarray(norm["scale"])
+    assert_allclose(standard.mean((0, 1, 2)), 0, atol=1e-5)
+    assert_allclose(standard.std((0, 1, 2)), 1, atol=1e-3)
+    # Dropout would have changed nine entries in ten.
+    head = variables["params"]["head"]
+    pooled = layers["conv"].mean((1, 2))
+    assert_allclose(output, pooled @ head["kernel"] + head["bias"][None], atol=1e-5)
+    assert list(layers) == ["conv", "logits"]
+    jax.tree.map(assert_array_equal, variables, before)
+    usual = apply_with_intermediates(model, variables, images)[0]
+    assert np.abs(output - usual).max() > 1e-2
+
+
+@pytest.mark.slow
+def test_batch_statistics_of_a_network_with_dropout(draw, draw_variables):
+    shape = (32, 32, 1)
+    model, plain = (
+        VGG(11, 3, use_norm=True, head="imagenet", width=1, dropout=rate) for rate in (0.9, 0.0)
+    )
+    variables, images = draw_variables(model, shape), draw(3, shape)
+    quick = {"xla_backend_optimization_level": 0}
+    apply = partial(apply_with_intermediates, model, batch_statistics=True)
+    found = jax.jit(lambda *args: apply(*args)[0], compiler_options=quick)(variables, images)
+    trained, _ = plain.apply(variables, images, train=True, mutable=["batch_stats"])
+    assert_allclose(found, trained, atol=1e-4)
