@@ -30,6 +30,7 @@ from experiments import (
     benchmark_devices,
     benchmark_masked,
     benchmark_probes,
+    benchmark_sensitivity,
     benchmark_training,
     benchmark_variational,
 )
@@ -223,6 +224,7 @@ JOBS = {
     **benchmark_masked.JOBS,
     **benchmark_variational.JOBS,
     **benchmark_deformation.JOBS,
+    **benchmark_sensitivity.JOBS,
 }
 
 

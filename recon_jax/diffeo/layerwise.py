@@ -76,7 +76,8 @@ def layerwise_sensitivities(
         written in JAX needs.
 
     Returns:
-      One `Sensitivity` a name.
+      One `Sensitivity` a name. Where nothing moves, D or G may be of the size of squared rounding
+      instead of 0: inside one program, features of equal images need not agree in the last bit.
 
     Raises:
       ValueError: if there are fewer than two images, the sets differ in shape, an option is
@@ -174,9 +175,7 @@ def _summaries(sets: list[OrderedDict], weights: Array, summarise: Callable) -> 
     """What remains of the features of a batch in the three sets, by name."""
     summaries = OrderedDict()
     for name in sets[0]:
-        # Fused with what makes them, features of equal images may differ in rounding.
-        features = [jax.lax.optimization_barrier(layers[name]) for layers in sets]
-        rows = [as_floats(part).reshape(len(weights), -1) for part in features]
+        rows = [as_floats(layers[name]).reshape(len(weights), -1) for layers in sets]
         summaries[name] = summarise(*rows, weights)
     return summaries
 

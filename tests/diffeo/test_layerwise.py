@@ -89,8 +89,8 @@ def test_what_does_not_move_has_no_sensitivity(function, sets):
     for reduce in REDUCTIONS:
         found = diffeo.layerwise_sensitivities(function, images, images, noisy, reduce=reduce)
         for values in found.values():
-            assert (values.D, values.R) == (0, 0)
-            assert values.G > 0
+            assert_allclose((values.D, values.R), 0, atol=1e-28)
+            assert values.G > 1e-3
 
 
 def test_each_way_to_return_features(sets):
@@ -142,13 +142,13 @@ def test_a_function_is_compiled_once_for_all_batches_and_all_arrays(weights, set
 
 
 def test_programs_that_are_kept_hold_no_closures(sets):
-    before = layerwise._build_once.cache_info().currsize
+    before = layerwise._build_once.cache_info().misses
     for scale in (1.0, 3.0):
         diffeo.layerwise_sensitivities(lambda x, scale=scale: scale * x, *sets)
-        # A list has no hash.
+        # A set has no hash.
         unhashable = functools.partial(lambda x, c, n: x * c, c=np.ones(()), n={1, 2})
         diffeo.layerwise_sensitivities(unhashable, *sets)
-    assert layerwise._build_once.cache_info().currsize == before
+    assert layerwise._build_once.cache_info().misses == before
 
 
 class Small(nn.Module):

@@ -9,6 +9,7 @@ from experiments import (
     benchmark_job,
     benchmark_masked,
     benchmark_probes,
+    benchmark_sensitivity,
     benchmark_training,
     benchmark_variational,
     benchmark_variational_peers,
@@ -26,6 +27,7 @@ TRAINED = {
     **benchmark_masked.JOBS,
     **benchmark_variational.JOBS,
     **benchmark_deformation.JOBS,
+    **benchmark_sensitivity.JOBS,
 }
 
 
@@ -100,6 +102,14 @@ def test_deformations_of_the_peers_are_ours():
     single = [peer.one(theirs[0][i], theirs[1][:, i]) for i in range(3)]
     for found in (peer.batched(*theirs), torch.stack(single)):
         np.testing.assert_allclose(found.permute(0, 2, 3, 1), expected, atol=1e-5)
+
+
+def test_sensitivities_of_the_peer_are_ours():
+    with jax.enable_x64(False):
+        job = benchmark_sensitivity.JOBS["layerwise"](True)
+        (other,) = (call() for call in job.peers.values())
+        np.testing.assert_allclose(np.stack(list(job.ours().values())), other, rtol=1e-4)
+        assert other.shape == (15, 3)
 
 
 def test_rows_hold_medians_and_ratios():
