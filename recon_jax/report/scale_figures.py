@@ -109,7 +109,12 @@ def filters_figure(outcomes: Sequence[Outcome]) -> Figure:
         for state, values in item.fractions.items():
             _with_range(ax, x, values, label=state, **STYLES[state])
         ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-        ax.set(title=item.name, xlabel="convolution", ylabel="constant mode, share of energy", ylim=(0, None))
+        ax.set(
+            title=item.name,
+            xlabel="convolution",
+            ylabel="constant mode, share of energy",
+            ylim=(0, None),
+        )
     share_legend(figure, 3)
     return figure
 
