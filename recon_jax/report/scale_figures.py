@@ -112,7 +112,7 @@ def filters_figure(outcomes: Sequence[Outcome]) -> Figure:
         ax.set(
             title=item.name,
             xlabel="convolution",
-            ylabel="constant mode, share of energy",
+            ylabel="constant mode (share)",
             ylim=(0, None),
         )
     share_legend(figure, 3)
