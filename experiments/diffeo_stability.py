@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from configs import diffeo_stability as recipe
 from experiments import cli, stability_runs, trained
+from experiments.nets import nets_of, train_options
 from recon_jax import diffeo, models, report
 from recon_jax.report import diffeo_stability as words
 from recon_jax.report import stability_claims, stability_figures
@@ -34,9 +35,9 @@ def validate(config: ConfigDict) -> None:
     names = [net[0] for net in config.nets]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"nets must be one or more of different names, got {names}")
-    for net in stability_runs.nets_of(config):
+    for net in nets_of(config):
         trained.require_choice(f"model of {net.name} in nets", net.model, models.MODELS)
-        trained.validate_training(stability_runs.train_options(config, net), f"train of {net.name}")
+        trained.validate_training(train_options(config, net), f"train of {net.name}")
         stability_runs.make_model(net, 10, config.train.dtype)
     for name in config.noise_nets:
         trained.require_choice("noise_nets", name, names)

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 
 from configs import scale_detection as recipe
 from experiments import cli, scale_measures, scale_runs, trained
+from experiments.nets import Net, nets_of
 from recon_jax import models, report
 from recon_jax.diffeo import depth_laws
 from recon_jax.report import scale_claims, scale_figures
@@ -60,7 +61,7 @@ def predict(model: Any) -> words.Prediction | None:
 
 
 def outcome(
-    config: ConfigDict, net: scale_runs.Net, rows: Sequence[Mapping[str, np.ndarray]]
+    config: ConfigDict, net: Net, rows: Sequence[Mapping[str, np.ndarray]]
 ) -> words.Outcome:
     """A network over seeds, from what `run_net` returns."""
     first = rows[0]
@@ -156,7 +157,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     report.write_json(workdir / "config.json", config.to_dict())
     context = scale_runs.open_data(config, workdir)
     rows: dict[str, list] = {}
-    nets = scale_runs.nets_of(config)
+    nets = nets_of(config)
     for net in report.progress(nets, "networks"):
         rows[net.name] = scale_measures.run_net(context, net, seeds)
         report.write_jsonl(workdir / "metrics.jsonl", records(rows, seeds))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import scale_runs, trained
+from experiments.nets import Net
 from recon_jax import diffeo, models, parallel, training
 
 
@@ -100,7 +101,7 @@ def judge(
 
 
 def run_net(
-    context: scale_runs.Context, net: scale_runs.Net, seeds: Sequence[int]
+    context: scale_runs.Context, net: Net, seeds: Sequence[int]
 ) -> list[dict[str, np.ndarray]]:
     """Train and judge once for each seed; finished runs are read, not trained again."""
     config = context.config

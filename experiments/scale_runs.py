@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 import recon_jax
 from experiments import trained
+from experiments.nets import Net, nets_of, train_options
 from recon_jax import data, diffeo, losses, models, parallel, report, training
 from recon_jax.diffeo import scale_detection as tasks
 from recon_jax.diffeo import scale_probes
@@ -23,22 +24,6 @@ from recon_jax.diffeo import scale_probes
 TASKS = ("task1", "task2", "task2d")
 CIRCULAR = "circular_cnn"
 LABEL_NAMES = ("far", "near")
-
-
-class Net(NamedTuple):
-    """A network to train.
-
-    Attributes:
-      name: for people; of no other network of the config.
-      model: "circular_cnn" or a key of `models.MODELS`.
-      options: of the model.
-      changes: to the config's `train`.
-    """
-
-    name: str
-    model: str
-    options: dict[str, Any]
-    changes: dict[str, Any]
 
 
 class Context(NamedTuple):
@@ -62,14 +47,6 @@ class Context(NamedTuple):
         """A step of the run, kept in the workdir."""
         key = [recon_jax.__version__, self.config.task.to_dict(), key]
         return report.cached(self.workdir / "cache", name, key, compute)
-
-
-def nets_of(config: ConfigDict) -> list[Net]:
-    """The networks of a config."""
-    return [
-        Net(name, model, dict(options), dict(changes))
-        for name, model, options, changes in config.nets
-    ]
 
 
 def is_square(config: ConfigDict) -> bool:
@@ -99,8 +76,7 @@ def training_options(config: ConfigDict, net: Net) -> ConfigDict:
 
     ridge sum w^2 / (width depth) has the gradient 2 ridge w / (width depth), a weight decay.
     """
-    options = ConfigDict(config.train.to_dict())
-    options.update(net.changes)
+    options = train_options(config, net)
     if net.model == CIRCULAR:
         model = make_net(config, net)
         options.learning_rate *= model.width
@@ -126,12 +102,6 @@ def validate(config: ConfigDict) -> None:
         raise ValueError(f"nets must be one or more with different names, got {names}")
     trained.validate_training(config.train, "train")
     for net in nets_of(config):
-        unknown = sorted(set(net.changes) - set(config.train))
-        if unknown:
-            raise ValueError(
-                f"net {net.name!r} changes {', '.join(unknown)}, no field of train; choose from "
-                f"{', '.join(config.train)}"
-            )
         make_net(config, net)
         trained.validate_training(training_options(config, net), f"net {net.name!r}: train")
 

@@ -16,24 +16,9 @@ from ml_collections import ConfigDict
 
 import recon_jax
 from experiments import trained
+from experiments.nets import Net, nets_of, train_options
 from recon_jax import data, diffeo, models, parallel, report, training
 from recon_jax.augment.policies import Policy
-
-
-class Net(NamedTuple):
-    """A network.
-
-    Attributes:
-      name: for people and file names.
-      model: a key of `models.MODELS`.
-      options: of the model.
-      changes: fields of the config's `train` that are its own.
-    """
-
-    name: str
-    model: str
-    options: dict[str, Any]
-    changes: dict[str, Any]
 
 
 class Cell(NamedTuple):
@@ -73,31 +58,11 @@ class Context(NamedTuple):
         return report.cached(self.workdir / "cache", name, key, compute)
 
 
-def nets_of(config: ConfigDict) -> list[Net]:
-    """The networks of a config."""
-    return [
-        Net(name, model, dict(options), dict(changes))
-        for name, model, options, changes in config.nets
-    ]
-
-
 def cells_of(config: ConfigDict) -> list[Cell]:
     """All networks without noise, then those that are also trained with it."""
     nets = {net.name: net for net in nets_of(config)}
     noisy = [Cell(nets[name], std) for name in config.noise_nets for std in config.noise_stds]
     return [*(Cell(net, 0.0) for net in nets.values()), *noisy]
-
-
-def train_options(config: ConfigDict, net: Net) -> ConfigDict:
-    """The config's `train` with the changes of a network; ValueError for unknown fields."""
-    options = config.train.to_dict()
-    unknown = [field for field in net.changes if field not in options]
-    if unknown:
-        raise ValueError(
-            f"nets: {net.name} changes {', '.join(unknown)}, which train has not; choose from "
-            f"{', '.join(options)}"
-        )
-    return ConfigDict({**options, **net.changes})
 
 
 def make_model(net: Net, num_classes: int, dtype: str, axis_name: str | None = None):

@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from configs import diffeo_stability as recipe
 from experiments import diffeo_stability, stability_runs, trained
+from experiments.nets import nets_of, train_options
 from recon_jax import augment, data, diffeo
 
 
@@ -106,9 +107,9 @@ def test_networks_with_noise_come_after_all_others():
 
 def test_networks_change_fields_of_training():
     config = recipe.get_config()
-    nets = {net.name: net for net in stability_runs.nets_of(config)}
-    assert stability_runs.train_options(config, nets["vgg11_bn"]).optimizer == "sgd"
-    dense = stability_runs.train_options(config, nets["fc4"])
+    nets = {net.name: net for net in nets_of(config)}
+    assert train_options(config, nets["vgg11_bn"]).optimizer == "sgd"
+    dense = train_options(config, nets["fc4"])
     assert (dense.optimizer, dense.schedule, dense.weight_decay) == ("adam", "constant", 0)
     assert dense.epochs == config.train.epochs
     assert config.train.optimizer == "sgd"
@@ -184,7 +185,7 @@ def test_every_variant_is_valid(variant):
 
 
 def test_the_full_recipe_has_fourteen_networks():
-    assert len(stability_runs.nets_of(recipe.get_config("cifar10"))) == 14
+    assert len(nets_of(recipe.get_config("cifar10"))) == 14
     with pytest.raises(ValueError, match="choose one of embedded, cifar10_cpu, cifar10"):
         recipe.get_config("svhn")
 

@@ -8,6 +8,7 @@ import pytest
 
 from configs import scale_detection as recipe
 from experiments import scale_detection, scale_measures, scale_runs
+from experiments.nets import nets_of
 from recon_jax import data, diffeo
 from recon_jax.diffeo import depth_laws
 from recon_jax.diffeo import scale_detection as tasks
@@ -36,7 +37,7 @@ def test_the_hinge_loss_of_near_and_far():
 
 def test_the_ridge_is_a_weight_decay_and_rates_grow_with_the_width():
     config = small(ridge=0.03, **{"train.weight_decay": 0.5, "train.learning_rate": 0.01})
-    (net,) = scale_runs.nets_of(config)
+    (net,) = nets_of(config)
     model = scale_runs.make_net(config, net)
     options = scale_runs.training_options(config, net)
     assert (model.width, model.depth) == (8, 3)
@@ -46,7 +47,7 @@ def test_the_ridge_is_a_weight_decay_and_rates_grow_with_the_width():
     np.testing.assert_allclose((options.weight_decay - 0.5) * kernel, gradient, rtol=1e-6)
     # Networks in two dimensions are left alone, but for their own changes.
     square = small("task2d_cpu", **{"train.learning_rate": 0.01})
-    first, second = scale_runs.nets_of(square)
+    first, second = nets_of(square)
     assert scale_runs.training_options(square, first).learning_rate == 0.01
     changed = second._replace(changes={"learning_rate": 0.2})
     assert scale_runs.training_options(square, changed).learning_rate == 0.2
@@ -77,7 +78,7 @@ def test_images_are_those_of_the_pairs(variant, tmp_path):
 
 def test_measures_are_those_of_the_layers(tmp_path):
     context = scale_runs.open_data(small("task1_cpu"), tmp_path)
-    (net,) = scale_runs.nets_of(context.config)
+    (net,) = nets_of(context.config)
     model = scale_runs.make_net(context.config, net)
     variables = jax.jit(model.init)(jax.random.key(0), context.probes.images)
     found = scale_measures.measure_states(context, model, [("trained", variables)])
@@ -110,7 +111,7 @@ def test_the_constant_mode_of_filters():
 
 def test_predictions_are_the_laws_of_constant_filters():
     config = small("task2_cpu")
-    (net,) = scale_runs.nets_of(config)
+    (net,) = nets_of(config)
     found = scale_detection.predict(scale_runs.make_net(config, net))
     expected = depth_laws.exact(3, 2, 2, rectified=True)
     np.testing.assert_array_equal(found.curves, np.stack(expected))
@@ -118,7 +119,7 @@ def test_predictions_are_the_laws_of_constant_filters():
     odd = net._replace(options={**net.options, "filter_size": 4})
     assert scale_detection.predict(scale_runs.make_net(config, odd)) is None
     square = small("task2d_cpu")
-    lenet = scale_runs.make_net(square, scale_runs.nets_of(square)[0])
+    lenet = scale_runs.make_net(square, nets_of(square)[0])
     assert scale_detection.predict(lenet) is None
 
 
@@ -153,7 +154,7 @@ LINE_NET = ("circular CNN", "circular_cnn", {"width": 8}, {})
         ({"nets": (("a", "vgg11", {}, {}),)}, "model 'vgg11' of net 'a' does not fit task.name="),
         (
             {"nets": (("a", "circular_cnn", {}, {"rate": 1}),)},
-            "net 'a' changes rate, no field of train; choose from accumulate_steps, augment",
+            "nets: a changes rate, which train has not; choose from ",
         ),
         (
             {"nets": (("a", "circular_cnn", {}, {"optimizer": "newton"}),)},
