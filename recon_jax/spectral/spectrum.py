@@ -7,10 +7,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from recon_jax.linalg import default_tolerance, eigh_descending, is_concrete
 from recon_jax.spectral.moments import Moments
+
+# Cumulative variances, of thousands of float64 numbers, that differ by less are the same.
+ROUNDING = 1e-12
 
 
 class Spectrum(NamedTuple):
@@ -68,6 +71,20 @@ def explained_variance(spectrum: Spectrum) -> Float[Array, " d"]:
     return cumulative / cumulative[-1]
 
 
+def cumulative_variance(spectrum: Spectrum) -> Float[np.ndarray, " d"]:
+    """`explained_variance` on the host in float64, whatever the spectrum has."""
+    cumulative = np.cumsum(np.asarray(spectrum.values, np.float64))
+    return cumulative / cumulative[-1]
+
+
+def below(spectrum: Spectrum, threshold: float) -> Bool[np.ndarray, " d"]:
+    """Components whose cumulative variance is below a threshold by more than rounding, 1e-12.
+
+    Thresholds may be cumulative variances themselves, which sums in another order give only nearly.
+    """
+    return cumulative_variance(spectrum) < threshold - ROUNDING
+
+
 def split_by_variance(
     spectrum: Spectrum, threshold: float
 ) -> tuple[Float[Array | np.ndarray, "d k"], Float[Array | np.ndarray, "d l"]]:
@@ -91,9 +108,7 @@ def split_by_variance(
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
-    # In float64, whatever the spectrum has: thresholds may be cumulative variances themselves.
-    values = np.asarray(spectrum.values, np.float64)
-    rank = int(np.sum(np.cumsum(values) / values.sum() < threshold))
+    rank = int(np.sum(below(spectrum, threshold)))
     return spectrum.vectors[:, :rank], spectrum.vectors[:, rank:]
 
 

@@ -9,7 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from recon_jax.spectral.spectrum import Spectrum, project, split_by_variance
+from recon_jax.spectral.spectrum import (
+    Spectrum,
+    below,
+    cumulative_variance,
+    project,
+    split_by_variance,
+)
 
 SIDES = ("top", "bottom", "all")
 
@@ -61,8 +67,8 @@ def subspace_thresholds(
     values = np.asarray(spectrum.values, np.float64)
     if np.count_nonzero(values > 0) < 3:
         raise ValueError("fewer than three components carry variance: there is nothing to split")
-    explained = np.cumsum(values) / values.sum()
-    low, high = explained[1], explained[explained < 1].max()
+    explained = cumulative_variance(spectrum)
+    low, high = explained[1], explained[below(spectrum, 1.0)].max()
     steps = np.linspace(0, 1, count)
     return low + steps * (high - low), low + steps**0.25 * (high - low)
 

@@ -112,7 +112,7 @@ def test_what_is_only_watched_may_differ(finished):
         ({"strips": 0}, "strips must be at least 1"),
         ({"setups": ()}, "setups must be one or more"),
         ({"setups": (("resnet10", {}, "none"),)}, "unknown model 'resnet10'; choose one of mlp"),
-        ({"setups": (("mlp", {"width": 3}, "none"),)}, "has no option width"),
+        ({"setups": (("mlp", {"breadth": 3}, "none"),)}, "has no option breadth"),
         ({"setups": (("mlp", {}, "mixup"),)}, "augmentation must be one of none, crop_flip"),
         ({"top": (0.0,)}, r"top must hold per cents strictly in 0\.\.100, got 0.0"),
         ({"bottom": ()}, "grid=given needs at least one per cent"),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from recon_jax.spectral import (
+    Spectrum,
     eigendecompose,
     explained_variance,
     learned_fraction,
@@ -70,6 +71,17 @@ def test_thresholds_0_and_1(spectrum):
     # The last component completes the mass to 1, which is not below 1.
     assert split_by_variance(spectrum, 1)[0].shape[1] <= 23
     assert split_by_variance(spectrum, 1)[0].shape[1] >= 22
+
+
+def test_the_order_of_summation_decides_nothing():
+    draw = np.random.default_rng(0)
+    for _ in range(20):
+        values = np.sort(draw.random(200))[::-1].copy()
+        spectrum = Spectrum(jnp.asarray(values), jnp.eye(200), jnp.zeros(200))
+        # Backwards, and so with another rounding.
+        shares = 1 - np.cumsum(values[::-1])[::-1][1:] / values.sum()
+        assert split_by_variance(spectrum, 1.0)[0].shape[1] == 199
+        assert split_by_variance(spectrum, float(shares[100]))[0].shape[1] == 100
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.4, 0.9, 1.0])
