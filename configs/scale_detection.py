@@ -83,6 +83,7 @@ SQUARE = {
         ("ResNet18", "resnet18", {}, {}),
         ("ResNet34", "resnet34", {}, {}),
         ("ResNet50", "resnet50", {}, {}),
+        ("EfficientNetB0", "efficientnet_b0", {}, {}),
     ),
     "train.batch_size": 128,
     "train.optimizer": "sgd",

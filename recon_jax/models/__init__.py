@@ -7,6 +7,7 @@ from recon_jax.models.catalog import MODELS as MODELS
 from recon_jax.models.catalog import make_model as make_model
 from recon_jax.models.circular_cnn import CircularCNN as CircularCNN
 from recon_jax.models.conv_autoencoder import ConvAutoencoder as ConvAutoencoder
+from recon_jax.models.efficientnet import EfficientNetB0 as EfficientNetB0
 from recon_jax.models.guided import Guided as Guided
 from recon_jax.models.guided import GuidedAutoencoder as GuidedAutoencoder
 from recon_jax.models.huggingface import huggingface_config as huggingface_config

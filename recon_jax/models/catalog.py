@@ -9,6 +9,7 @@ import flax.linen as nn
 
 from recon_jax.models.alexnet import AlexNet
 from recon_jax.models.conv_autoencoder import ConvAutoencoder
+from recon_jax.models.efficientnet import EfficientNetB0
 from recon_jax.models.lenet import LeNet
 from recon_jax.models.masked_autoencoder import MaskedAutoencoder
 from recon_jax.models.mlp import MLP
@@ -35,6 +36,7 @@ MODELS = {
     "resnet18": partial(ResNet, 18),
     "resnet34": partial(ResNet, 34),
     "resnet50": partial(ResNet, 50),
+    "efficientnet_b0": EfficientNetB0,
     "vit_tiny": partial(ViTClassifier, width=192, depth=12, heads=3),
     "vit_small": partial(ViTClassifier, width=384, depth=12, heads=6),
     "vit_base": partial(ViTClassifier, width=768, depth=12, heads=12),

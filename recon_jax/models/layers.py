@@ -13,13 +13,15 @@ is U(-b, b) with b = 1 / sqrt(fan_in), PyTorch's default.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Key, Num
 
 from recon_jax.models.convolution import conv_general_dilated, shifts
 from recon_jax.models.intermediates import record
@@ -28,12 +30,15 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def batch_norm(train: bool, dtype: DTypeLike, axis_name: str | None, name: str) -> nn.BatchNorm:
+def batch_norm(
+    train: bool, dtype: DTypeLike, axis_name: str | None, name: str, use_bias: bool = True
+) -> nn.BatchNorm:
     """Batch norm as the module docstring has it; batch statistics if `train`, else running ones."""
     return nn.BatchNorm(
         use_running_average=not train,
         momentum=0.9,
         epsilon=1e-5,
+        use_bias=use_bias,
         dtype=dtype,
         axis_name=axis_name,
         name=name,
@@ -94,7 +99,7 @@ class MaxPool(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """Convolution, then batch norm and ReLU as asked.
+    """Convolution, then batch norm and ReLU, or another activation, as asked.
 
     Attributes:
       features: output channels.
@@ -103,7 +108,9 @@ class ConvBlock(nn.Module):
       padding: pixels on each side; kernel_size // 2 if None.
       use_bias: of the convolution.
       use_norm: batch norm after the convolution.
-      use_relu: ReLU at the end.
+      use_relu: ReLU, or the `activation`, at the end.
+      activation: what takes the place of ReLU.
+      depthwise: each channel by a kernel of its own; `features` is then the number of channels.
       kernel_init: initialiser of the kernel.
       dtype: of the computation.
       axis_name: devices over which batch statistics are averaged.
@@ -116,6 +123,8 @@ class ConvBlock(nn.Module):
     use_bias: bool = False
     use_norm: bool = True
     use_relu: bool = True
+    activation: Callable[[Array], Array] = nn.relu
+    depthwise: bool = False
     kernel_init: Initializer = he_normal
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
@@ -131,6 +140,7 @@ class ConvBlock(nn.Module):
             self.stride,
             # Not SAME, which for stride 2 pads even sides at the end only.
             padding=self.kernel_size // 2 if self.padding is None else self.padding,
+            feature_group_count=self.features if self.depthwise else 1,
             use_bias=self.use_bias,
             dtype=self.dtype,
             kernel_init=self.kernel_init,
@@ -139,7 +149,34 @@ class ConvBlock(nn.Module):
         )(x)
         if self.use_norm:
             x = batch_norm(train, self.dtype, self.axis_name, "norm")(x)
-        return record(self, nn.relu(x) if self.use_relu else x)
+        return record(self, self.activation(x) if self.use_relu else x)
+
+
+class KeyedDropout(nn.Dropout):
+    """Dropout by a key of each image, so that any number of devices drops the same.
+
+    An entry is kept with probability 1 - rate and then divided by it. Axes in `broadcast_dims` are
+    dropped together: with all but the first of them an image's branch as a whole.
+    """
+
+    @nn.compact
+    def __call__(
+        self, inputs: Float[Array, "n ..."], keys: Key[Array, " n"] | None
+    ) -> Float[Array, "n ..."]:
+        """What is left of the inputs; ValueError without keys."""
+        if not self.rate:
+            return inputs
+        if keys is None or keys.shape != inputs.shape[:1]:
+            raise ValueError(
+                f"a dropout of rate {self.rate} needs `keys=` in training, one an image, "
+                f"({len(inputs)},), got {None if keys is None else keys.shape}; or set it to 0"
+            )
+        shape = [
+            1 if axis in self.broadcast_dims else length
+            for axis, length in enumerate(inputs.shape[1:], start=1)
+        ]
+        kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, shape))(keys)
+        return jnp.where(kept, inputs / jnp.asarray(1 - self.rate, inputs.dtype), 0)
 
 
 class DenseBlock(nn.Module):

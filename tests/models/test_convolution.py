@@ -34,6 +34,33 @@ def products_of(fn, *args):
 
 
 @pytest.mark.parametrize(
+    ("size", "kernel_size", "strides"), [((5, 6), 3, (1, 1)), ((7, 5), 5, (2, 1))]
+)
+def test_depthwise_kernels_are_sums_of_shifted_maps(size, kernel_size, strides):
+    x, kernel = draw(3, *size, 4), draw(kernel_size, kernel_size, 1, 4, seed=1)
+    padding = [(kernel_size // 2,) * 2] * 2
+    options = {"dimension_numbers": LAYOUT, "feature_group_count": 4}
+
+    def ours(x, kernel):
+        return conv_general_dilated(x, kernel, strides, padding, **options)
+
+    def xla(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+    assert "conv_general" not in str(jax.make_jaxpr(ours)(x, kernel))
+    agree(ours, xla, x, kernel)
+
+
+def test_groups_of_several_channels_are_left_to_xla():
+    x, kernel = draw(2, 5, 5, 4), draw(3, 3, 2, 4, seed=1)
+    options = {"dimension_numbers": LAYOUT, "feature_group_count": 2}
+    padding = [(1, 1)] * 2
+    found = conv_general_dilated(x, kernel, (1, 1), padding, **options)
+    expected = jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, **options)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
     ("size", "kernel_size", "strides", "border"),
     [
         ((2, 2), 3, (1, 1), 1),

@@ -91,3 +91,32 @@ def conv_autoencoder(images, variables, output_paddings):
         x = up(x, p["decoder"][f"conv{i}"]["conv"], extra)
         x = F.relu(x) if i < depth else x
     return torch.sigmoid(x).permute(0, 2, 3, 1)
+
+
+def efficientnet(images, variables, stages, stem_stride):
+    """EfficientNet in evaluation mode; stages of (blocks, stride of the first)."""
+    p, s = variables["params"], variables["batch_stats"]
+
+    def step(x, params, stats, stride=1, groups=1, swish=True):
+        kernel = tensor(params["conv"]["kernel"]).permute(3, 2, 0, 1)
+        x = F.conv2d(x, kernel, None, stride, kernel.shape[-1] // 2, 1, groups)
+        x = norm(x, params["norm"], stats["norm"])[0]
+        return F.silu(x) if swish else x
+
+    def inverted(x, params, stats, stride):
+        y = step(x, params["expand"], stats["expand"]) if "expand" in params else x
+        y = step(y, params["depthwise"], stats["depthwise"], stride, y.shape[1])
+        excite = params["squeeze_excite"]
+        weights = F.silu(dense(y.mean((2, 3)), excite["squeeze"]))
+        y = y * torch.sigmoid(dense(weights, excite["excite"]))[:, :, None, None]
+        y = step(y, params["project"], stats["project"], swish=False)
+        return x + y if x.shape == y.shape else y
+
+    x = step(images_to_torch(images), p["stem"], s["stem"], stem_stride)
+    for stage, (blocks, first) in enumerate(stages, start=1):
+        for block in range(1, blocks + 1):
+            name = f"stage{stage}_block{block}"
+            x = inverted(x, p[name], s[name], first if block == 1 else 1)
+    if "top" in p:
+        x = step(x, p["top"], s["top"])
+    return dense(x.mean((2, 3)), p["head"]).numpy()
