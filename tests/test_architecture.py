@@ -12,10 +12,12 @@ PACKAGE = ROOT / "recon_jax"
 
 # Arrows go down only: a part may import parts of a lower level, never of its own or a higher one.
 LEVELS = {
+    "features": 0,
     "files": 0,
     "identity": 0,
     "linalg": 0,
     "parallel": 0,
+    "neighbors": 1,
     "models": 1,
     "losses": 1,
     "sizing": 1,

@@ -1,5 +1,6 @@
 """What a simple classifier reads from features: ridge, logistic, nearest-neighbour, MLP probes."""
 
+from recon_jax.neighbors import nearest_neighbors as nearest_neighbors
 from recon_jax.probes.few_shot import few_shot_split as few_shot_split
 from recon_jax.probes.knn import knn_classify as knn_classify
 from recon_jax.probes.knn import knn_votes as knn_votes
@@ -12,7 +13,6 @@ from recon_jax.probes.logistic import Convergence as Convergence
 from recon_jax.probes.logistic import logistic_probe as logistic_probe
 from recon_jax.probes.mlp import MLPProbe as MLPProbe
 from recon_jax.probes.mlp import mlp_probe as mlp_probe
-from recon_jax.probes.neighbors import nearest_neighbors as nearest_neighbors
 from recon_jax.probes.ridge import ridge_probe as ridge_probe
 from recon_jax.probes.scoring import accuracy as accuracy
 from recon_jax.probes.scoring import predict as predict

@@ -8,26 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from recon_jax.features import check_features
 from recon_jax.linalg import is_concrete
-
-
-def check_features(features: Any, name: str = "features") -> None:
-    """Raise ValueError unless `features` is a non-empty float matrix of finite numbers."""
-    if features.ndim != 2 or 0 in features.shape:
-        raise ValueError(
-            f"{name} must be a non-empty matrix (N, D), got shape {features.shape}; flatten what "
-            "follows the first axis"
-        )
-    if not jnp.issubdtype(features.dtype, jnp.floating):
-        raise ValueError(f"{name} must be floats, got {features.dtype}; use {name}.astype('f4')")
-    if not is_concrete(features):
-        return
-    bad = np.flatnonzero(~np.isfinite(np.asarray(features)).all(1))
-    if bad.size:
-        raise ValueError(
-            f"{bad.size} row(s) of {name} hold NaN or infinite entries, the first is row {bad[0]}; "
-            "remove or repair them"
-        )
 
 
 def check_labels(labels: Any, num_classes: int, count: int | None = None) -> None:

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from recon_jax.features import check_features
 from recon_jax.linalg import default_tolerance
-from recon_jax.probes._checks import check_features
 
 
 class Standardizer(NamedTuple):

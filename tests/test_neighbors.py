@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from probes import reference
 
-from recon_jax.probes import nearest_neighbors
-
-from . import reference
+from recon_jax.neighbors import nearest_neighbors
 
 METRICS = ["cosine", "euclidean"]
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from recon_jax.probes._checks import check_features
+from recon_jax.features import check_features, unit_rows
 
 METRICS = ("cosine", "euclidean")
 
@@ -23,14 +23,6 @@ METRICS = ("cosine", "euclidean")
 _SPARE = 8
 _SCORES = 2**24  # scores of one block of queries, 64 MiB in float32
 _MOST_QUERIES = 256
-
-
-def _unit_rows(rows: Array) -> Array:
-    """Rows of length 1; zero rows stay zero. Scaled first, so that squares cannot overflow."""
-    largest = jnp.abs(rows).max(1, keepdims=True)
-    rows = rows / jnp.where(largest == 0, 1, largest)
-    norm = jnp.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / jnp.where(norm == 0, 1, norm)
 
 
 def _product_form(queries: Array, references: Array, metric: str) -> tuple[Array, Array]:
@@ -83,7 +75,7 @@ def _search(queries, references, k, metric, block_size):
     total, count = len(queries), len(references)
     blocks = -(-total // block_size)
     if metric == "cosine":
-        queries, references = _unit_rows(queries), _unit_rows(references)
+        queries, references = unit_rows(queries), unit_rows(references)
     left, right = _product_form(queries, references, metric)
     wanted = min(k + _SPARE, count)
     # Balances the number of groups with the number of their members ranked afterwards.
