@@ -6,11 +6,18 @@ from collections.abc import Callable
 
 from recon_jax.augment.deformation import deformation
 from recon_jax.augment.policies import Policy, crop_flip, no_augmentation, resized_crop_flip
+from recon_jax.augment.strength import at_strength
+from recon_jax.augment.views import view_policy
 
 
 def _crop_flip_of(least: float) -> Callable[..., Policy]:
     """`resized_crop_flip` of another least area, in colour."""
     return lambda image_shape: resized_crop_flip(image_shape, (least, 1.0), 0.0)
+
+
+def _views(image_shape: tuple[int, int, int], strength: float = 1.0, **options) -> Policy:
+    """`view_policy` at one strength."""
+    return at_strength(view_policy(image_shape, **options), strength)
 
 
 # mae_crop_flip: of pretraining, and imagenet_crop_flip: of the linear probe, both in the released
@@ -22,6 +29,7 @@ POLICIES = {
     "mae_crop_flip": _crop_flip_of(0.2),
     "imagenet_crop_flip": _crop_flip_of(0.08),
     "deformation": deformation,
+    "views": _views,
 }
 
 

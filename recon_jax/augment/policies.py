@@ -7,13 +7,31 @@ key of its own (`training.example_keys`), so the same images come out of any num
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import dm_pix
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
+
+from recon_jax.augment.cropping import window
 
 Policy = Callable[[Array, Float[Array, "n h w c"]], Float[Array, "n h w c"]]
+
+
+@runtime_checkable
+class StrengthPolicy(Protocol):
+    """A policy with a knob: (keys (N,), images (N, H, W, C), strength) -> images.
+
+    The strength is in [0, 1], a number or one an image (N,). Inside jit it may be traced, so that
+    one compiled step serves all strengths; its range is checked outside jit only.
+    """
+
+    def __call__(
+        self, keys: Array, images: Float[Array, "n h w c"], strength: ArrayLike
+    ) -> Float[Array, "n h w c"]:
+        """The augmented images."""
+        ...
 
 
 def no_augmentation() -> Policy:
@@ -93,9 +111,8 @@ def resized_crop_flip(
         area_key, ratio_key, place_key, flip_key, grey_key = jax.random.split(key, 5)
         kept = jax.random.uniform(area_key, (), jnp.float32, *area)
         log_ratio = jax.random.uniform(ratio_key, (), jnp.float32, -1, 1) * jnp.log(4 / 3)
-        shape = jnp.sqrt(kept * jnp.exp(jnp.stack([log_ratio, -log_ratio])))
-        shape = jnp.minimum(shape, 1)
-        first = jax.random.uniform(place_key, (2,), jnp.float32) * (1 - shape)
+        place = jax.random.uniform(place_key, (2,), jnp.float32)
+        first, shape = window(kept, log_ratio, place)
         # Pixel p of the crop is taken from (first + shape p / side) of the image.
         scale = (1 / shape).astype(image.dtype)
         shift = (-first * sides / shape).astype(image.dtype)

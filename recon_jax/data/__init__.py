@@ -18,6 +18,7 @@ from recon_jax.data.batches import epoch_order as epoch_order
 from recon_jax.data.batches import fold_steps as fold_steps
 from recon_jax.data.batches import num_steps as num_steps
 from recon_jax.data.batches import run_batches as run_batches
+from recon_jax.data.latent_model import latent_source as latent_source
 from recon_jax.data.normalize import NORMALIZATIONS as NORMALIZATIONS
 from recon_jax.data.normalize import Normalization as Normalization
 from recon_jax.data.normalize import fit_normalization as fit_normalization
@@ -44,6 +45,7 @@ __all__ = [
     "fit_normalization",
     "fold_steps",
     "from_arrays",
+    "latent_source",
     "normalize",
     "normalized_source",
     "num_steps",

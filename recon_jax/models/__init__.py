@@ -1,4 +1,7 @@
-"""Networks as Flax Linen modules: classifiers, autoencoders, and what happens inside them."""
+"""Networks as Flax Linen modules, and what happens inside them.
+
+Classifiers, autoencoders, and encoders with a projector.
+"""
 
 from recon_jax.models.alexnet import AlexNet as AlexNet
 from recon_jax.models.autoencoding import Autoencoder as Autoencoder
@@ -8,6 +11,9 @@ from recon_jax.models.catalog import make_model as make_model
 from recon_jax.models.circular_cnn import CircularCNN as CircularCNN
 from recon_jax.models.conv_autoencoder import ConvAutoencoder as ConvAutoencoder
 from recon_jax.models.efficientnet import EfficientNetB0 as EfficientNetB0
+from recon_jax.models.feature_encoders import ConvEncoder as ConvEncoder
+from recon_jax.models.feature_encoders import MLPEncoder as MLPEncoder
+from recon_jax.models.feature_encoders import ResNetEncoder as ResNetEncoder
 from recon_jax.models.guided import Guided as Guided
 from recon_jax.models.guided import GuidedAutoencoder as GuidedAutoencoder
 from recon_jax.models.huggingface import huggingface_config as huggingface_config
@@ -24,6 +30,9 @@ from recon_jax.models.pixel_sampling import ancestral_sample as ancestral_sample
 from recon_jax.models.pixel_sampling import wavefront_sample as wavefront_sample
 from recon_jax.models.pixelcnn import PixelCNN as PixelCNN
 from recon_jax.models.positions import resize_positions as resize_positions
+from recon_jax.models.projection import Projected as Projected
+from recon_jax.models.projection import Projection as Projection
+from recon_jax.models.projection import ProjectionHead as ProjectionHead
 from recon_jax.models.published import Published as Published
 from recon_jax.models.published import published_autoencoder as published_autoencoder
 from recon_jax.models.resnet import ResNet as ResNet

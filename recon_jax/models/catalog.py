@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
 from functools import partial
 
 import flax.linen as nn
@@ -14,6 +14,7 @@ from recon_jax.models.lenet import LeNet
 from recon_jax.models.masked_autoencoder import MaskedAutoencoder
 from recon_jax.models.mlp import MLP
 from recon_jax.models.mlp_autoencoder import MLPAutoencoder
+from recon_jax.models.projection import simclr_conv, simclr_mlp, simclr_resnet
 from recon_jax.models.resnet import ResNet
 from recon_jax.models.resnet9 import ResNet9
 from recon_jax.models.resnet_autoencoder import ResNetAutoencoder
@@ -49,6 +50,11 @@ MODELS = {
     "mae_vit_small": partial(MaskedAutoencoder, width=384, depth=12, heads=6),
     "mae_vit_base": partial(MaskedAutoencoder, width=768, depth=12, heads=12),
     "mae_vit_large": partial(MaskedAutoencoder, width=1024, depth=24, heads=16),
+    "simclr_mlp": simclr_mlp,
+    "simclr_conv": simclr_conv,
+    "simclr_resnet18": partial(simclr_resnet, 18),
+    "simclr_resnet34": partial(simclr_resnet, 34),
+    "simclr_resnet50": partial(simclr_resnet, 50),
 }
 
 
@@ -59,10 +65,10 @@ FLAX_FIELDS = ("parent", "name")
 def _options(constructor: partial) -> tuple[list[str], list[str]]:
     """Names of the options left to choose, and of those among them that must be given."""
     given = (*FLAX_FIELDS, *constructor.keywords)
-    fields = dataclasses.fields(constructor.func)[len(constructor.args) :]
-    fields = [field for field in fields if field.name not in given]
-    required = [field.name for field in fields if field.default is dataclasses.MISSING]
-    return [field.name for field in fields], required
+    options = inspect.signature(constructor).parameters.values()
+    options = [option for option in options if option.name not in given]
+    required = [option.name for option in options if option.default is option.empty]
+    return [option.name for option in options], required
 
 
 def make_model(name: str, num_classes: int | None = None, **options) -> nn.Module:
@@ -70,10 +76,11 @@ def make_model(name: str, num_classes: int | None = None, **options) -> nn.Modul
 
     Args:
       name: a key of `MODELS`.
-      num_classes: width of the logits of a classifier; autoencoders have none.
+      num_classes: width of the logits of a classifier; autoencoders and encoders with a projector
+        ("simclr_...") have none.
       **options: attributes of the model's class, such as `stem="imagenet"` (`ResNet`) or
         `image_shape=(32, 32, 3), latent_size=64` (autoencoders, which need the first, as vision
-        transformers do).
+        transformers do), or options of `projection.simclr_mlp` and its like.
 
     Returns:
       A Flax module: `variables = model.init(key, images)`, `model.apply(variables, images)`.

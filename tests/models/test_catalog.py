@@ -28,12 +28,13 @@ FAMILIES = [
     "mlp_autoencoder",
     "conv_autoencoder",
     "resnet18_autoencoder",
+    "simclr_conv",
 ]
 
 
 def build(name, **options):
     encodes = "autoencoder" in name or name.startswith("mae_")
-    kind = {} if encodes else {"num_classes": 4}
+    kind = {} if encodes or name.startswith("simclr_") else {"num_classes": 4}
     if encodes or name.startswith("vit_"):
         kind["image_shape"] = SHAPE
     return make_model(name, **kind, **options)
@@ -42,7 +43,8 @@ def build(name, **options):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_last_representation_is_the_output(name):
     *_, last = layer_shapes(build(name), SHAPE).items()
-    assert last == (("reconstruction", SHAPE) if "autoencoder" in name else ("logits", (4,)))
+    kinds = {"autoencoder": ("reconstruction", SHAPE), "simclr": ("projection", (64,))}
+    assert last == next((out for kind, out in kinds.items() if kind in name), ("logits", (4,)))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -122,6 +124,12 @@ def test_vision_transformers_have_the_published_size_but_for_positions(name, pub
         ("mlp", {"num_classes": 0}, "num_classes must be an integer of at least 1, got 0"),
         ("mlp", {"num_classes": 3, "depth": 1}, "depth must be an integer of at least 2, got 1"),
         ("conv_autoencoder", {"image_shape": SHAPE, "latent_size": -1}, "latent_size must be"),
+        (
+            "simclr_mlp",
+            {"num_classes": 3},
+            "'simclr_mlp' has no option num_classes; choose from wid",
+        ),
+        ("simclr_resnet18", {"depth": 50}, "'simclr_resnet18' has no option depth; choose from st"),
         ("resnet18", {"num_classes": 3, "stem": "big"}, "stem='big' is unknown; choose one of"),
     ],
 )

@@ -1,0 +1,106 @@
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from recon_jax.models import (
+    ConvEncoder,
+    MLPEncoder,
+    ResNet,
+    ResNetEncoder,
+    apply_with_intermediates,
+    layer_shapes,
+    parameter_count,
+)
+
+
+def test_perceptron_is_relu_after_every_linear_layer(draw, draw_variables):
+    model, images = MLPEncoder((7, 5)), draw(4, (3, 2, 1))
+    variables = draw_variables(model, (3, 2, 1))
+    expected = np.asarray(images).reshape(4, 6)
+    for name in ("dense1", "dense2"):
+        dense = jax.tree.map(np.asarray, variables["params"][name]["dense"])
+        expected = np.maximum(expected @ dense["kernel"] + dense["bias"][None], 0)
+    assert (expected == 0).any()
+    assert_allclose(model.apply(variables, images), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("use_norm", [False, True])
+def test_parameters_of_the_perceptron(use_norm):
+    model = MLPEncoder([20, 9], use_norm)
+    shifts = 2 * (20 + 9) if use_norm else 20 + 9
+    assert parameter_count(model, (4, 4, 2)) == 32 * 20 + 20 * 9 + shifts
+
+
+@pytest.mark.parametrize("use_norm", [False, True])
+def test_parameters_of_the_convolutions(use_norm):
+    widths = [3, 5, 10, 20, 20]
+    kernels = sum(9 * a * b for a, b in itertools.pairwise(widths))
+    shifts = (1 + use_norm) * sum(widths[1:])
+    assert parameter_count(ConvEncoder(5, use_norm), (32, 32, 3)) == kernels + shifts
+
+
+def test_convolutions_halve_28_pixels_to_2():
+    layers = layer_shapes(ConvEncoder(3), (28, 28, 1))
+    assert layers == {
+        "conv1": (14, 14, 3),
+        "conv2": (7, 7, 6),
+        "conv3": (4, 4, 12),
+        "conv4": (2, 2, 12),
+    }
+
+
+def test_convolutional_features_are_the_mean_over_positions(draw, draw_variables):
+    model = ConvEncoder(2)
+    variables = draw_variables(model, (17, 20, 1))
+    features, layers = apply_with_intermediates(model, variables, draw(3, (17, 20, 1)))
+    assert layers["conv4"].shape == (3, 2, 2, 8)
+    assert_allclose(features, np.asarray(layers["conv4"]).mean((1, 2)), rtol=1e-5)
+    assert float(features.min()) >= 0
+
+
+@pytest.mark.parametrize(
+    ("depth", "stem", "features"), [(18, "cifar", 512), (50, "imagenet", 2048)]
+)
+def test_residual_encoder_is_the_classifier_without_its_head(depth, stem, features):
+    encoder, classifier = ResNetEncoder(depth, stem), ResNet(depth, 10, stem)
+    shape = (32, 32, 3)
+    head = features * 10 + 10
+    assert parameter_count(encoder, shape) == parameter_count(classifier, shape) - head
+    layers = layer_shapes(classifier, shape)
+    assert list(layers.items())[:-2] == list(layer_shapes(encoder, shape).items())
+    assert layers["pooled"] == (features,)
+
+
+def test_residual_features_are_those_the_classifier_reads(draw, draw_variables):
+    encoder, classifier = ResNetEncoder(18, width=2), ResNet(18, 3, width=2)
+    variables, images = draw_variables(classifier, (9, 8, 1)), draw(2, (9, 8, 1))
+    _, layers = apply_with_intermediates(classifier, variables, images)
+    params = {k: v for k, v in variables["params"].items() if k != "head"}
+    found = encoder.apply({**variables, "params": params}, images)
+    assert_allclose(found, layers["pooled"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "model", [MLPEncoder((6, 4), use_norm=True), MLPEncoder((6,)), ConvEncoder(2)]
+)
+def test_every_parameter_learns(model, dead_parameters):
+    assert dead_parameters(model, (16, 17, 2)) == set()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MLPEncoder(()), "number of widths must be an integer of at least 1, got 0"),
+        (lambda: MLPEncoder((8, 0)), "each of widths must be an integer of at least 1, got 0"),
+        (lambda: ConvEncoder(0), "width must be an integer of at least 1, got 0"),
+        (lambda: ResNetEncoder(20), "depth=20 is unknown; choose one of 18, 34, 50"),
+        (lambda: ResNetEncoder(18, "big"), "stem='big' is unknown"),
+        (lambda: ResNetEncoder(18, width=0), "width must be an integer of at least 1, got 0"),
+    ],
+)
+def test_bad_options(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
