@@ -1,9 +1,11 @@
-"""Losses of single images, and how they become the mean over a batch with padding."""
+"""Losses of single images and of pairs of views, and means over a batch with padding."""
 
 from recon_jax.losses.classification import LABEL_LOSSES as LABEL_LOSSES
 from recon_jax.losses.classification import cross_entropy as cross_entropy
 from recon_jax.losses.classification import is_correct as is_correct
 from recon_jax.losses.classification import one_hot_error as one_hot_error
+from recon_jax.losses.contrastive import CONTRASTIVE_LOSSES as CONTRASTIVE_LOSSES
+from recon_jax.losses.contrastive import nt_xent as nt_xent
 from recon_jax.losses.levels import bits_per_dimension as bits_per_dimension
 from recon_jax.losses.levels import from_levels as from_levels
 from recon_jax.losses.levels import to_levels as to_levels
@@ -24,3 +26,5 @@ from recon_jax.losses.reconstruction import masked_squared_error as masked_squar
 from recon_jax.losses.reconstruction import squared_error as squared_error
 from recon_jax.losses.reduction import mean_of as mean_of
 from recon_jax.losses.reduction import total_of as total_of
+from recon_jax.losses.redundancy import barlow_twins as barlow_twins
+from recon_jax.losses.redundancy import vicreg as vicreg

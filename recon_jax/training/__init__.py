@@ -16,6 +16,11 @@ from recon_jax.training.checkpoints import open_checkpoints as open_checkpoints
 from recon_jax.training.checkpoints import restore_checkpoint as restore_checkpoint
 from recon_jax.training.checkpoints import save_checkpoint as save_checkpoint
 from recon_jax.training.checkpoints import saved_steps as saved_steps
+from recon_jax.training.contrastive import ViewBatch as ViewBatch
+from recon_jax.training.contrastive import contrastive_loss as contrastive_loss
+from recon_jax.training.contrastive import contrastive_metrics as contrastive_metrics
+from recon_jax.training.contrastive import two_views as two_views
+from recon_jax.training.contrastive import with_strength as with_strength
 from recon_jax.training.denoising import denoising_loss as denoising_loss
 from recon_jax.training.denoising import denoising_metrics as denoising_metrics
 from recon_jax.training.denoising import (

@@ -80,8 +80,9 @@ def _local_sums(loss_fn: LossFn, params, batch_stats, batch, key):
         return loss * weight.astype(jnp.result_type(loss)), (loss, aux)
 
     grads, (loss, (stats, metrics)) = jax.grad(summed, has_aux=True)(params)
-    # The mean over padding alone is NaN, and so is its gradient.
-    grads = jax.tree.map(lambda leaf: jnp.where(weight > 0, leaf, 0), grads)
+    # The mean over padding alone may be NaN, and so is its gradient. A finite one stays: through
+    # batch norm over devices the losses of others depend on the padding here.
+    grads = jax.tree.map(lambda leaf: jnp.where((weight > 0) | jnp.isfinite(leaf), leaf, 0), grads)
     _check_metrics(metrics)
     stats = jax.tree.map(
         lambda new, old: jnp.where(weight > 0, new, old).astype(old.dtype), stats, batch_stats

@@ -15,7 +15,7 @@ import numpy as np  # noqa: E402
 import optax  # noqa: E402
 import pytest  # noqa: E402
 
-from recon_jax import augment, data, models, parallel, training  # noqa: E402
+from recon_jax import augment, data, losses, models, parallel, training  # noqa: E402
 from recon_jax.training import compute_metrics, device_key, make_train_step  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
@@ -162,6 +162,69 @@ def check_evaluation_and_extraction_over_8_devices():
     outputs, labels = training.extract(fn, training.variables_of(state), [batch])
     np.testing.assert_allclose(outputs, logits, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(labels, batch.labels[:30])
+
+
+def noisy(keys, images, strength):
+    noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))(keys)
+    return images + strength[:, None, None, None] * noise
+
+
+def check_contrastive_training_sees_the_images_of_all_devices():
+    """An encoder and a projector, both with batch norm over the devices."""
+    axis, sizes = parallel.AXIS, {"widths": (8,), "head_width": 8, "outputs": 4}
+    model = models.make_model("simclr_mlp", **sizes, use_norm=True, head_norm=True, axis_name=axis)
+    setting = {"policy": noisy, "options": {"temperature": 0.2, "block_size": 3}, "axis_name": axis}
+    images = np.random.default_rng(0).integers(0, 256, (32, 4, 4, 1), np.uint8)
+    # Devices hold different numbers of images that count, one of them none.
+    mask = (np.arange(32) % 5 < 3) & (np.arange(32) // 4 != 2)
+    batch = data.Batch(images, np.zeros(32, np.int32), mask)
+    batch = training.with_strength(batch, 0.4)
+    variables, optimizer = model.init(jax.random.key(1), images[:1] / 255), optax.sgd(0.01)
+    loss = training.contrastive_loss(model, **setting)
+    metrics = training.contrastive_metrics(model, **setting)
+
+    def summed(state, batch):
+        return state, jax.lax.psum(dict(metrics(state, batch)), axis)
+
+    found = []
+    for devices in (1, 8):
+        chosen = jax.local_devices()[:devices]
+        state = training.init_state(
+            variables["params"],
+            optimizer,
+            key=jax.random.key(0),
+            batch_stats=variables["batch_stats"],
+        )
+        step = make_train_step(loss, optimizer, axis_name=axis)
+        step = parallel.data_parallel(step, devices=chosen)
+        for _ in range(2):
+            state, sums = step(state, batch)
+        state, evaluated = parallel.data_parallel(summed, devices=chosen)(state, batch)
+        found.append((state, compute_metrics(sums), compute_metrics(evaluated)))
+    (expected, *wanted), (state, *means) = found
+    assert_close(state.params, expected.params)
+    assert_close(state.batch_stats, expected.batch_stats)
+    for ours, theirs in zip(means, wanted, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def check_contrastive_gradients_of_8_devices_are_those_of_1():
+    rng = np.random.default_rng(0)
+    arrays = (*rng.standard_normal((2, 32, 5), np.float32), np.arange(32) % 7 < 4)
+    arrays[2][8:12] = False
+    for name, loss in losses.CONTRASTIVE_LOSSES.items():
+
+        def of_device(a, b, mask, loss=loss):
+            weight = mask.sum()
+            slopes = jax.grad(lambda a, b: weight * loss(a, b, mask=mask, axis_name="d"), (0, 1))
+            return jnp.stack(slopes(a, b), 1) / jax.lax.psum(weight, "d")
+
+        for mapping in parallel.MAPPINGS:
+            found = parallel.device_map(of_device, axis_name="d", mapping=mapping)(*arrays)
+            one = jax.grad(lambda a, b, loss=loss: loss(a, b, mask=arrays[2]), (0, 1))
+            expected = np.stack(one(*arrays[:2]), 1)
+            atol = 1e-6 * np.abs(expected).max()
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=atol, err_msg=name)
 
 
 def check_the_allocator_keeps_large_arrays():
