@@ -184,8 +184,8 @@ def test_every_variant_is_valid(variant):
     diffeo_stability.validate(diffeo_stability.smoke(config))
 
 
-def test_the_full_recipe_has_fourteen_networks():
-    assert len(nets_of(recipe.get_config("cifar10"))) == 14
+def test_the_full_recipe_has_fifteen_networks():
+    assert len(nets_of(recipe.get_config("cifar10"))) == 15
     with pytest.raises(ValueError, match="choose one of embedded, cifar10_cpu, cifar10"):
         recipe.get_config("svhn")
 
