@@ -26,13 +26,17 @@ from absl import app, flags, logging
 from rich.console import Console
 
 from experiments import (
+    benchmark_contrastive,
     benchmark_deformation,
     benchmark_devices,
+    benchmark_geometry,
     benchmark_masked,
+    benchmark_multiview,
     benchmark_probes,
     benchmark_sensitivity,
     benchmark_training,
     benchmark_variational,
+    benchmark_views,
 )
 from experiments.benchmark_job import Job, measure
 from recon_jax import data, parallel, report, spectral
@@ -225,6 +229,10 @@ JOBS = {
     **benchmark_variational.JOBS,
     **benchmark_deformation.JOBS,
     **benchmark_sensitivity.JOBS,
+    **benchmark_contrastive.JOBS,
+    **benchmark_geometry.JOBS,
+    **benchmark_views.JOBS,
+    **benchmark_multiview.JOBS,
 }
 
 

@@ -4,18 +4,22 @@ import pytest
 
 from experiments import (
     benchmark,
+    benchmark_contrastive,
     benchmark_deformation,
     benchmark_devices,
+    benchmark_geometry,
     benchmark_job,
     benchmark_masked,
+    benchmark_multiview,
     benchmark_probes,
     benchmark_sensitivity,
     benchmark_training,
     benchmark_variational,
     benchmark_variational_peers,
+    benchmark_views,
 )
 from experiments.benchmark_job import Job, Measured, measure
-from recon_jax import diffeo
+from recon_jax import augment, diffeo
 
 pytest.importorskip("torch", reason="the peers are PyTorch and scikit-learn: [benchmark]")
 pytest.importorskip("sklearn", reason="the peers are PyTorch and scikit-learn: [benchmark]")
@@ -28,6 +32,8 @@ TRAINED = {
     **benchmark_variational.JOBS,
     **benchmark_deformation.JOBS,
     **benchmark_sensitivity.JOBS,
+    **benchmark_contrastive.JOBS,
+    **benchmark_views.JOBS,
 }
 
 
@@ -110,6 +116,48 @@ def test_sensitivities_of_the_peer_are_ours():
         (other,) = (call() for call in job.peers.values())
         np.testing.assert_allclose(np.stack(list(job.ours().values())), other, rtol=1e-4)
         assert other.shape == (15, 3)
+
+
+def test_contrastive_losses_of_the_peer_are_ours():
+    with jax.enable_x64(False):
+        job = benchmark_contrastive.JOBS["nt-xent"](True)
+        value, gradients = job.ours()
+        other, slopes = next(iter(job.peers.values()))()
+        slopes = [slope.numpy() for slope in slopes]
+        np.testing.assert_allclose(value, other, rtol=1e-6)
+        for gradient, slope in zip(gradients, slopes, strict=True):
+            np.testing.assert_allclose(gradient, slope, atol=1e-5 * np.abs(slope).max())
+
+
+def test_tangent_planes_of_the_peer_are_ours():
+    with jax.enable_x64(False):
+        job = benchmark_geometry.JOBS["tangents"](True)
+        ours, (theirs,) = np.asarray(job.ours()), (call() for call in job.peers.values())
+        assert ours.shape == theirs.shape == (200, 24, 6)
+        # Bases of one plane differ by signs and, among equal singular values, by rotations.
+        planes = [basis @ basis.swapaxes(1, 2) for basis in (ours, theirs)]
+        np.testing.assert_allclose(*planes, atol=1e-4)
+
+
+def test_views_of_the_peer_are_ours():
+    import torch
+
+    shape = (40, 12, 3)  # of another size down than across, and of a wider blur
+    images = np.random.default_rng(0).random((40, *shape), np.float32)
+    keys = jax.random.split(jax.random.key(0), 40)
+    numbers = jax.vmap(lambda key: jax.random.uniform(key, (13,), jax.numpy.float32))(keys)
+    expected = augment.view_policy(shape)(keys, jax.numpy.asarray(images), 1.0)
+    theirs = torch.tensor(images).permute(0, 3, 1, 2), torch.tensor(np.asarray(numbers).T)
+    found = benchmark_views.Peer()(*theirs).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_seeds_of_the_study_in_one_call_are_those_of_the_loop():
+    with jax.enable_x64(False):
+        job = benchmark_multiview.JOBS["multiview-seeds"](True)
+        (loop,) = (call() for call in job.peers.values())
+        for found, *seeds in zip(*map(jax.tree.leaves, (job.ours(), *loop)), strict=True):
+            np.testing.assert_allclose(found, np.stack(seeds), atol=1e-3)
 
 
 def test_rows_hold_medians_and_ratios():
