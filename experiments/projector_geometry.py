@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from configs import projector_geometry as recipe
 from experiments import cli, projector_runs, trained
-from recon_jax import augment, losses, models, report
+from recon_jax import augment, losses, models, report, training
 from recon_jax.report import projector_claims, projector_figures
 from recon_jax.report import projector_geometry as words
 
@@ -64,7 +64,13 @@ def validate(config: ConfigDict) -> None:
     trained.require_at_least("train.batch_size", config.train.batch_size, 2)
     trained.require_at_least("flow.steps", config.flow.steps, 1)
     for projector in projector_runs.projectors_of(config):
-        projector_runs.make_model(config, projector)
+        # Refuses what the loss refuses; no view is ever drawn.
+        training.contrastive_loss(
+            projector_runs.make_model(config, projector),
+            policy=augment.grey_views((2, 2, 1)),
+            loss=config.loss.name,
+            options=config.loss.options.to_dict(),
+        )
 
 
 def smoke(config: ConfigDict) -> ConfigDict:

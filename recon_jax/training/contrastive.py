@@ -70,7 +70,7 @@ def _stacked_views(policy, keys, images, strength) -> Float[Array, "m h w c"]:
 def two_views(
     policy: StrengthPolicy,
     keys: Key[Array, " n"],
-    images: Float[Array, "n h w c"],
+    images: Float[ArrayLike, "n h w c"],
     strength: Shaped[ArrayLike, "..."],
 ) -> tuple[Float[Array, "n h w c"], Float[Array, "n h w c"]]:
     """Two views of each image, by the two halves of its key.

@@ -113,20 +113,18 @@ def test_a_network_that_died_is_measured_as_nan(context, network):
     assert np.isnan(found["encoder_singular"]).all()
 
 
-def test_strengths_share_one_compiled_step(context):
+def test_batches_carry_the_strength_of_the_run(context):
     with jax.enable_x64(False):
-        projector = projector_runs.projectors_of(context.config)[0]
-        trainer = projector_runs.make_trainer(context, projector)
-        state = trainer.init(0)
-        found = {}
-        with jax.log_compiles(False):
-            for strength in (0.1, 0.6):
-                batches = projector_runs.strength_batches(context, 0, strength)
-                batch = batches(0)
-                assert_allclose(batch.strength, strength)
-                _, metrics = trainer.step(jax.tree.map(np.copy, jax.device_get(state)), batch)
-                found[strength] = float(metrics["loss"][0] / metrics["loss"][1])
-        assert found[0.1] < found[0.6] < np.log(79) + 0.1
+        trainer = projector_runs.make_trainer(
+            context, projector_runs.projectors_of(context.config)[0]
+        )
+        found = []
+        for strength in (0.1, 0.6):
+            batches = projector_runs.strength_batches(context, 0, strength)
+            assert_allclose(batches(0).strength, strength)
+            _, metrics = trainer.step(trainer.init(0), batches(0))
+            found.append(float(metrics["loss"][0] / metrics["loss"][1]))
+    assert found[0] < found[1] < np.log(79) + 0.2
 
 
 def test_the_final_loss_is_that_of_full_batches(context):
