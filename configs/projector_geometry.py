@@ -174,6 +174,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.measure.rank = 6  # dimensions of both, and of the projector's row space
     config.measure.ridge = 10.0  # of the probes on standardised features, over the whole sum
     config.measure.directions = 100  # principal directions of the pixels
+    config.measure.directions_ridge = 1e-3  # see recon_jax.spectral.predicted_directions
 
     config.flow = ConfigDict()  # the linear projector of known geometry
     config.flow.strengths = (0.0, 0.1, 0.3, 1.0, 3.0)

@@ -60,7 +60,8 @@ def validate(config: ConfigDict) -> None:
             f"measure.rank={measure.rank} must be at most measure.neighbors={measure.neighbors} "
             f"and measure.draws={measure.draws}, whose subspaces have no more dimensions"
         )
-    trained.require_at_least("measure.ridge", measure.ridge, 0)
+    for field in ("ridge", "directions_ridge"):
+        trained.require_at_least(f"measure.{field}", measure[field], 0)
     trained.require_at_least("train.batch_size", config.train.batch_size, 2)
     trained.require_at_least("flow.steps", config.flow.steps, 1)
     for projector in projector_runs.projectors_of(config):

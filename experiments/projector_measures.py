@@ -204,7 +204,14 @@ def measure_part(
         return values / values[0]
 
     def kept():
-        return spectral.predicted_directions(train, subjects.scores, test, subjects.test_scores)
+        # Some units of a ReLU hardly ever open in training, and widely on a test image.
+        return spectral.predicted_directions(
+            train,
+            subjects.scores,
+            test,
+            subjects.test_scores,
+            ridge=subjects.options.directions_ridge,
+        )
 
     calls = {
         "rank": lambda: geometry.embedding_rank(test),

@@ -170,25 +170,29 @@ def run_cell(
     made = functools.cache(functools.partial(make_trainer, context, projector))
     at = config.measure.reference if strength is None else strength
     identity = identity_of(context, projector, at)
-    key = [context.data_key, recon_jax.__version__, identity, config.measure.to_dict()]
-    key += [strength is None or trained.decisive(config.train)]
+    trained_by = [recon_jax.__version__, identity]
+    trained_by += [strength is None or trained.decisive(config.train)]
     label = projector.name.replace(" ", "-").replace(",", "")
+    cached = functools.partial(report.cached, context.workdir / "cache")
     for seed in seeds:
         name = f"{label}-{'untrained' if strength is None else f'{strength:g}'}-seed{seed}"
 
-        def compute(name=name, seed=seed) -> Mapping[str, Any]:
+        def fit(name=name, seed=seed) -> tuple[training.TrainState, float]:
+            if strength is None:
+                return made().init(seed), 0.0
+            folder = context.workdir / "runs" / name
+            batches = strength_batches(context, seed, strength)
+            return trained.train(made(), context.train, seed, folder, identity, batches=batches)
+
+        def compute(name=name, seed=seed, fit=fit) -> Mapping[str, Any]:
             print(f"run {name}", file=sys.stderr, flush=True)
-            trainer, seconds = made(), 0.0
-            state, folder = trainer.init(seed), context.workdir / "runs" / name
-            if strength is not None:
-                batches = strength_batches(context, seed, strength)
-                state, seconds = trained.train(
-                    trainer, context.train, seed, folder, identity, batches=batches
-                )
+            # Apart, so that measuring once more does not take a finished training for a short one.
+            times = cached(f"{name}-seconds", [*trained_by, seed], lambda: {"seconds": fit()[1]})
+            state, _ = fit()
             variables = jax.device_get(training.variables_of(state))
             model = make_model(config, projector)
             found = projector_measures.measure(context.subjects, model, variables, at)
-            loss = final_loss(context, trainer, state, at)
-            return {**found, "loss": loss, "seconds": seconds}
+            loss = final_loss(context, made(), state, at)
+            return {**found, "loss": loss, **times}
 
-        yield report.cached(context.workdir / "cache", name, [*key, seed], compute)
+        yield cached(name, [*trained_by, config.measure.to_dict(), seed], compute)

@@ -54,6 +54,31 @@ def test_collapsed_and_copied_features_and_still_directions():
     assert predicted_directions(features, scores, test_features, test_scores)[0] == 0
 
 
+def test_ridge_agrees_with_the_normal_equations():
+    features, scores, test_features, test_scores = draw()
+    centred = features - features.mean(0)
+    penalty = 0.3 * np.trace(centred.T @ centred) / 3
+    weights = np.linalg.solve(centred.T @ centred + penalty * np.eye(3), centred.T @ scores)
+    error = test_scores - scores.mean(0) - (test_features - features.mean(0)) @ weights
+    expected = 1 - (error**2).sum(0) / ((test_scores - scores.mean(0)) ** 2).sum(0)
+    found = predicted_directions(features, scores, test_features, test_scores, ridge=0.3)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    scaled = predicted_directions(
+        1e-4 * features, scores, 1e-4 * test_features, test_scores, ridge=0.3
+    )
+    np.testing.assert_allclose(scaled, found, rtol=1e-9)
+
+
+def test_ridge_stands_a_feature_that_hardly_varied():
+    features, scores, test_features, test_scores = draw()
+    rare, test_rare = np.zeros((60, 1)), np.zeros((60, 1))
+    rare[5], test_rare[7] = 1e-3, 1.0
+    more = np.hstack([features, rare]), scores, np.hstack([test_features, test_rare]), test_scores
+    assert predicted_directions(*more).max() == 0
+    without = predicted_directions(features, scores, test_features, test_scores)
+    np.testing.assert_allclose(predicted_directions(*more, ridge=1e-3), without, atol=5e-3)
+
+
 def test_bad_input():
     features, scores, test_features, test_scores = draw(count=4)
     with pytest.raises(ValueError, match=r"4 training images cannot fit 3 features .* give 5"):
@@ -67,3 +92,8 @@ def test_bad_input():
     ):
         with pytest.raises(ValueError, match=r"must be \(N, K\), \(N, P\), \(M, K\), \(M, P\)"):
             predicted_directions.__wrapped__(*wrong)
+
+
+def test_negative_ridge_is_refused():
+    with pytest.raises(ValueError, match=r"ridge=-1\.0 must be a finite number >= 0"):
+        predicted_directions(*draw(), ridge=-1.0)
