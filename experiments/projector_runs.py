@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -133,13 +134,14 @@ def strength_batches(context: Context, seed: int, strength: float) -> Callable[[
 def final_loss(context: Context, trainer: trained.Trainer, state: Any, strength: float) -> float:
     """Loss of a trained state in evaluation mode, over full batches of training images."""
     size = context.config.train.batch_size
-    total, count = 0.0, 0
-    for batch in data.epoch_batches(context.train, size, shuffle=False, **parallel.placement()):
-        if not batch.mask.all():
-            break  # a smaller batch has fewer negatives
-        found = trainer.evaluate(state, [training.with_strength(batch, strength)])
-        total, count = total + found[context.config.loss.name], count + 1
-    return total / count
+    batches = data.epoch_batches(context.train, size, shuffle=False, **parallel.placement())
+    # A smaller last batch would have fewer negatives. Means of equal batches, in every process.
+    full = itertools.islice(batches, context.train.num_images // size)
+    found = [
+        trainer.evaluate(state, [training.with_strength(batch, strength)])[context.config.loss.name]
+        for batch in full
+    ]
+    return float(np.mean(found))
 
 
 def run_flow(config: ConfigDict, seeds: list[int]) -> projector_claims.Flow:
