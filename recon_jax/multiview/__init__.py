@@ -35,3 +35,5 @@ from recon_jax.multiview.study import capture_study as capture_study
 from recon_jax.multiview.supervised import train_supervised as train_supervised
 from recon_jax.multiview.teacher import default_teacher_scale as default_teacher_scale
 from recon_jax.multiview.teacher import teacher_scale_bounds as teacher_scale_bounds
+from recon_jax.multiview.transfer import TransferFeatures as TransferFeatures
+from recon_jax.multiview.transfer import sample_transfer_features as sample_transfer_features

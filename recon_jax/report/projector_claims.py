@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from recon_jax.report.claims import FAILS, HOLDS, UNKNOWN, Claim, judge, sentence, tally
+from recon_jax.report.claims import claims_table as table_of
 from recon_jax.report.projector_geometry import (
     PAPER,
     SOLVED,
@@ -19,14 +21,9 @@ from recon_jax.report.projector_geometry import (
     valid_runs,
 )
 from recon_jax.report.projector_rules import (
-    FAILS,
-    HOLDS,
-    UNKNOWN,
-    Claim,
     Series,
     change,
     end_claim,
-    judge,
     part,
     series,
     step_claim,
@@ -325,15 +322,10 @@ def answer(outcomes: Sequence[Outcome], claims: Sequence[Claim]) -> list[str]:
       outcomes: that the claims were found on.
       claims: in the order of the sentences.
     """
-    counts = [sum(item.holds == word for item in claims) for word in (HOLDS, FAILS, UNKNOWN)]
-    lines = [
-        f"Of {len(claims)} claims {counts[0]} hold, {counts[1]} do not, {counts[2]} cannot be told."
-    ]
+    lines = [tally(claims)]
     if any(len(item.loss) == 1 for item in outcomes):
         lines.append("One seed in some rows: the spread over seeds is not known there.")
-    for item in claims:
-        text = f"{item.claim[0].upper()}{item.claim[1:]}: {item.holds}"
-        lines.append(f"{text} ({item.rule}). Measured: {item.measured}.")
+    lines += map(sentence, claims)
     lines += [_untrained_line(item) for item in outcomes if item.strength is None]
     return [*lines, *filter(None, [failed_measures(outcomes)])]
 
@@ -341,5 +333,4 @@ def answer(outcomes: Sequence[Outcome], claims: Sequence[Claim]) -> list[str]:
 def claims_table(claims: Sequence[Claim], note: str) -> Table:
     """Claim, rule, what was measured, and whether it holds."""
     title = "What is claimed of encoder and projector, and what was measured"
-    rows = [list(claim) for claim in claims]
-    return Table("claims", title, list(Claim._fields), rows, f"{PAPER} {RULES} {note}")
+    return table_of(title, claims, f"{PAPER} {RULES} {note}")

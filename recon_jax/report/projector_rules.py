@@ -8,27 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from recon_jax.report.claims import FAILS, HOLDS, UNKNOWN, Claim, judge
 from recon_jax.report.scale_detection import short
-
-HOLDS = "holds"
-FAILS = "does not hold"
-UNKNOWN = "cannot be told"
-
-
-class Claim(NamedTuple):
-    """A statement about encoder and projector and what was found.
-
-    Attributes:
-      claim: the statement.
-      rule: when it holds, with the number of the rule.
-      measured: the numbers, with strengths.
-      holds: `HOLDS`, `FAILS` or `UNKNOWN`.
-    """
-
-    claim: str
-    rule: str
-    measured: str
-    holds: str
 
 
 class Series(NamedTuple):
@@ -49,13 +30,6 @@ def series(strengths: Sequence[float], values: Sequence[np.ndarray]) -> Series:
         f"{short(found)} at {strength:g}" for found, strength in zip(values, strengths, strict=True)
     )
     return Series(np.array([found.mean() for found in values]), told or "no valid strength")
-
-
-def judge(needed: np.ndarray, holds: bool | np.bool_, at_least: int = 1) -> str:
-    """The verdict; unknown if too few numbers are there or one is not finite."""
-    if len(needed) < at_least or not np.isfinite(needed).all():
-        return UNKNOWN
-    return HOLDS if holds else FAILS
 
 
 def step_claim(claim: str, rule: str, found: Series) -> Claim:

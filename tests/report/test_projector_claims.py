@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from recon_jax.report import projector_claims as claims
-from recon_jax.report.projector_rules import FAILS, HOLDS, UNKNOWN
+from recon_jax.report.claims import FAILS, HOLDS, UNKNOWN
 
 from .test_projector_geometry import failed, make, make_start
 
