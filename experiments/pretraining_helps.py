@@ -27,8 +27,7 @@ from ml_collections import ConfigDict
 from configs import pretraining_helps as recipe
 from experiments import cli, masked_finetuning, masked_runs, pretraining_runs, trained
 from experiments.pretraining_runs import Cell, Row
-from recon_jax import report, spectral, training
-from recon_jax.multiview import activation_maps
+from recon_jax import multiview, report, spectral, training
 from recon_jax.report import pretraining_figures as figures
 from recon_jax.report import pretraining_helps as words
 from recon_jax.training.denoising import token_groups
@@ -188,7 +187,7 @@ def looks_of(context: masked_runs.Context, found: Found) -> dict[str, figures.Lo
         row = {name: found[Cell(method, most)][0][name] for name in ("maps", "needed", "pieces")}
         maps, needed, pieces = (values[:count] for values in row.values())
         numbers = np.nan_to_num(needed).astype(int)
-        kept = activation_maps.kept_regions(maps, numbers)
+        kept = multiview.kept_regions(maps, numbers)
         looks[method] = figures.Look(maps, np.asarray(kept), needed, pieces)
     return looks
 

@@ -16,8 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import masked_finetuning, masked_runs, trained
-from recon_jax import data, models, probes, report, spectral, training
-from recon_jax.multiview import activation_maps
+from recon_jax import data, models, multiview, probes, report, spectral, training
 from recon_jax.report import pretraining_helps as words
 
 Context = masked_runs.Context
@@ -169,7 +168,7 @@ def make_look(context: Context) -> Callable[[Any], dict[str, Any]]:
         return tokens.reshape(len(images), *grid, -1).astype(jnp.float32)
 
     def count(variables, maps):
-        return activation_maps.regions_for_logit(
+        return multiview.regions_for_logit(
             apply, variables, images, maps, share=config.regions.share
         ).needed
 
@@ -177,10 +176,10 @@ def make_look(context: Context) -> Callable[[Any], dict[str, Any]]:
         found = features(variables, images)
         if not np.isfinite(found).all():
             return {"maps": np.zeros((len(images), *grid)), **nothing_seen(len(images))}
-        maps = activation_maps.eigen_cam(found, center=config.regions.center)
+        maps = multiview.eigen_cam(found, center=config.regions.center)
         needed = np.asarray(count(variables, maps))
-        kept = activation_maps.kept_regions(maps, needed)
-        values = needed, activation_maps.distinct_regions(kept), count(variables, unordered)
+        kept = multiview.kept_regions(maps, needed)
+        values = needed, multiview.distinct_regions(kept), count(variables, unordered)
         return {"maps": maps} | {
             name: np.where(needed >= 0, value, np.nan)
             for name, value in zip(SEEN, values, strict=True)

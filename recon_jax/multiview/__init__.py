@@ -1,5 +1,10 @@
 """Paper 5: data of known features, two-layer networks, pretraining, and what each captured."""
 
+from recon_jax.multiview.activation_maps import RegionCounts as RegionCounts
+from recon_jax.multiview.activation_maps import distinct_regions as distinct_regions
+from recon_jax.multiview.activation_maps import eigen_cam as eigen_cam
+from recon_jax.multiview.activation_maps import kept_regions as kept_regions
+from recon_jax.multiview.activation_maps import regions_for_logit as regions_for_logit
 from recon_jax.multiview.capture import aligned as aligned
 from recon_jax.multiview.capture import captured as captured
 from recon_jax.multiview.capture import expected_coverage as expected_coverage
