@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from configs import projector_geometry as recipe
 from experiments import projector_geometry, projector_measures, projector_runs, trained
-from recon_jax import geometry, losses, training
+from recon_jax import geometry, losses, spectral, training
 
 
 def small(variant="", **changes):
@@ -72,11 +72,30 @@ def test_measures_are_those_of_features_and_projections(context, network):
         share = share[share > 1e-14]
         assert_allclose(found[f"{name}_rank"], np.exp(-np.sum(share * np.log(share))), rtol=1e-3)
         assert found[f"{name}_kept"].shape == (10,)
-        assert 0 <= found[f"{name}_probe"] <= 100
         # Views of strength 0.5 are farther apart than those of 0.3.
         assert 0 < found[f"{name}_own"] < found[f"{name}_fixed"] < 1.5
     # All 12 features predict what 8 linear combinations of their ReLU do, and more.
     assert found["encoder_kept"].sum() > found["projector_kept"].sum()
+
+
+def test_probes_and_directions_are_read_from_each_part(context, network):
+    model, variables, found = network
+    subjects = context.subjects
+    with jax.enable_x64(False):
+        seen = [model.apply(variables, images) for images in (subjects.train, subjects.test)]
+    for part, name in enumerate(("encoder", "projector")):
+        train, test = (np.asarray(output[part], np.float64) for output in seen)
+        kept = spectral.predicted_directions(
+            train, subjects.scores, test, subjects.test_scores, ridge=1e-3
+        )
+        assert_allclose(found[f"{name}_kept"], kept, atol=1e-4)
+        live = train.std(0) > 0
+        rows, tests = ((x - train.mean(0))[:, live] / train.std(0)[live] for x in (train, test))
+        targets = np.eye(10)[subjects.train_labels]
+        gram = rows.T @ rows + 10 * np.eye(live.sum())
+        logits = tests @ np.linalg.solve(gram, rows.T @ targets) + targets.mean(0)
+        right = np.mean(logits.argmax(1) == subjects.test_labels)
+        assert_allclose(found[f"{name}_probe"], 100 * right, atol=1.01)
 
 
 def test_local_measures_are_means_over_points(context, network):
@@ -90,15 +109,36 @@ def test_local_measures_are_means_over_points(context, network):
 
         jacobians = [np.asarray(jax.jacobian(project)(features[i])) for i in points]
         tangents = geometry.tangent_bases(features, 4, 2, queries=points)
-    ranks, alignments = [], []
-    for jacobian, tangent in zip(jacobians, np.asarray(tangents), strict=True):
+        images, key = context.subjects.raw[points], jax.random.key(2)
+        draws = [
+            projector_measures.make_views(context.policy, images, jax.random.fold_in(key, i), 0.3)
+            for i in range(4)
+        ]
+        moved = [np.asarray(model.apply(variables, views).features) for views in draws]
+        differences = np.asarray(geometry.neighbor_differences(features, 4, queries=points))
+    found_here = {
+        "local_rank": [],
+        "tangent_alignment": [],
+        "augmentation_alignment": [],
+        "gain": [],
+    }
+    for place, jacobian in enumerate(jacobians):
         _, values, axes = np.linalg.svd(jacobian.astype(np.float64))
         share = values**2 / np.sum(values**2)
         share = share[share > 1e-14]
-        ranks.append(np.exp(-np.sum(share * np.log(share))))
-        alignments.append(np.sum((axes[:2] @ tangent) ** 2) / 2)
-    assert_allclose(found["local_rank"], np.mean(ranks), rtol=1e-3)
-    assert_allclose(found["tangent_alignment"], np.mean(alignments), rtol=1e-2)
+        displaced = np.stack(moved)[:, place] - features[points[place]]
+        augmented = np.linalg.svd(displaced.astype(np.float64))[2][:2].T
+        found_here["local_rank"].append(np.exp(-np.sum(share * np.log(share))))
+        for name, basis in (("tangent", tangents[place]), ("augmentation", augmented)):
+            overlap = np.sum((axes[:2] @ np.asarray(basis)) ** 2) / 2
+            found_here[f"{name}_alignment"].append(overlap)
+        gains = [
+            np.linalg.norm(jacobian @ rows.T) / np.linalg.norm(rows)
+            for rows in (differences[place], displaced)
+        ]
+        found_here["gain"].append(gains[0] / gains[1])
+    for name, values in found_here.items():
+        assert_allclose(found[name], np.mean(values), rtol=1e-2)
     assert found["chance"] == 2 / 12
 
 
