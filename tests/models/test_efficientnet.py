@@ -10,7 +10,7 @@ from recon_jax.models import (
     make_model,
     parameter_count,
 )
-from recon_jax.models.efficientnet import MBConv
+from recon_jax.models.efficientnet import MBConv, SqueezeExcite
 from recon_jax.models.layers import KeyedDropout
 
 STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1))
@@ -56,6 +56,20 @@ def test_equals_pytorch(stem, draw, draw_variables):
     expected = torch_reference.efficientnet(images, variables, STAGES, stride)
     found = jax.jit(model.apply)(variables, images)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_channels_are_weighted_by_what_all_positions_have_in_common(draw, draw_variables):
+    model, x = SqueezeExcite(3), draw(4, (5, 6, 8)) - 0.3
+    variables = jax.tree.map(lambda leaf: 3 * leaf, draw_variables(model, x.shape[1:]))
+    params = jax.device_get(variables["params"])
+    squeeze, excite = params["squeeze"], params["excite"]
+    inside = np.asarray(x, float).mean((1, 2)) @ squeeze["kernel"] + squeeze["bias"]
+    inside = inside / (1 + np.exp(-inside))
+    weights = 1 / (1 + np.exp(-(inside @ excite["kernel"] + excite["bias"])))
+    assert weights.std() > 0.1
+    found = model.apply(variables, x)
+    expected = np.asarray(x) * weights[:, None, None, :]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
