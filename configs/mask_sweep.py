@@ -22,7 +22,7 @@ images: the settings of training and probes are the same in all cells.
 
 from ml_collections import ConfigDict
 
-from configs.training import data_fields, train_fields
+from configs.training import data_fields, masked_model_fields, probe_fields, train_fields
 
 CORRUPTIONS = (
     ("identity",),
@@ -86,24 +86,13 @@ def get_config(variant: str = "") -> ConfigDict:
     # "pixels", as the closed form has it, or "normalized": every patch to mean 0 and variance 1.
     config.targets = "pixels"
 
-    config.model = ConfigDict()  # a masked autoencoder
-    config.model.patch_size = 4
-    config.model.width = 64
-    config.model.depth = 3
-    config.model.heads = 2
-    config.model.decoder_width = 32
-    config.model.decoder_depth = 1
-    config.model.decoder_heads = 2
-    config.model.pooling = "mean"  # features: mean over patches, or "class_token"
+    config.model = masked_model_fields(depth=3, heads=2, decoder_width=32, decoder_heads=2)
 
     # K of the closed form that is compared with the probes: as many latents as features.
     config.rank = 64
     config.ranks = (8, 32, 64, 256)  # of the table
 
-    config.probe = ConfigDict()  # logistic regression on standardised features, nearest neighbours
-    config.probe.regularization = 1e-3
-    config.probe.max_iterations = 300
-    config.probe.num_neighbors = 20
+    config.probe = probe_fields()
 
     # Of the statistics and the spectrum; accelerators without float64 need float32.
     config.precision = "float64"

@@ -29,7 +29,7 @@ for their smaller batch; nothing was chosen by the outcome.
 
 from ml_collections import ConfigDict
 
-from configs.training import data_fields, train_fields
+from configs.training import data_fields, masked_model_fields, probe_fields, train_fields
 
 CPU = {
     "data.train_limit": 10_000,
@@ -85,15 +85,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.targets = "normalized"
     config.num_pictures = 8
 
-    config.model = ConfigDict()  # a masked autoencoder
-    config.model.patch_size = 4
-    config.model.width = 64
-    config.model.depth = 3
-    config.model.heads = 4
-    config.model.decoder_width = 48
-    config.model.decoder_depth = 1
-    config.model.decoder_heads = 4
-    config.model.pooling = "mean"  # of the frozen probes: mean over patches, or "class_token"
+    config.model = masked_model_fields(depth=3)
 
     config.train = train_fields(  # pretraining
         epochs=5,
@@ -116,10 +108,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config.finetuning.drop_path = 0.0  # of the last block, in training
 
-    config.probe = ConfigDict()  # logistic regression on standardised features, nearest neighbours
-    config.probe.regularization = 1e-3
-    config.probe.max_iterations = 300
-    config.probe.num_neighbors = 20
+    config.probe = probe_fields()
 
     config.regions = ConfigDict()  # activation maps and what a prediction needs of an image
     config.regions.images = 80  # of the test images, the same for all networks

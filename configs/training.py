@@ -43,3 +43,27 @@ def train_fields(**changes) -> ConfigDict:
     for name, value in changes.items():
         train[name] = value
     return train
+
+
+def masked_model_fields(**changes) -> ConfigDict:
+    """A small masked autoencoder for a CPU; `changes` replaces fields, or adds `remat`."""
+    model = ConfigDict()
+    model.patch_size = 4
+    model.width = 64
+    model.depth = 4
+    model.heads = 4
+    model.decoder_width = 48
+    model.decoder_depth = 1
+    model.decoder_heads = 4
+    model.pooling = "mean"  # of the frozen probes: mean over patches, or "class_token"
+    model.update(changes)
+    return model
+
+
+def probe_fields() -> ConfigDict:
+    """Probes of frozen encoders: logistic regression on standardised features, neighbours."""
+    probe = ConfigDict()
+    probe.regularization = 1e-3
+    probe.max_iterations = 300
+    probe.num_neighbors = 20
+    return probe
