@@ -28,7 +28,13 @@ as optimistic by as much.
 
 from ml_collections import ConfigDict
 
-from configs.training import data_fields, masked_model_fields, probe_fields, train_fields
+from configs.training import (
+    MASKED_TINY,
+    data_fields,
+    masked_model_fields,
+    probe_fields,
+    train_fields,
+)
 
 CPU = {
     "data.train_limit": 10_000,
@@ -81,20 +87,8 @@ VARIANTS = {
     "cifar10_cpu": {**CPU, "data.source": "tfds:cifar10"},
     "cifar10": {
         "data.source": "tfds:cifar10",
-        "corruption": ("patch_subset", 0.75, 2),
-        "model.patch_size": 2,
-        "model.width": 192,
-        "model.depth": 12,
-        "model.heads": 3,
-        "model.decoder_width": 192,
-        "model.decoder_depth": 4,
-        "model.decoder_heads": 3,
-        "train.epochs": 400,
-        "train.batch_size": 4096,
-        "train.learning_rate": 1.5e-4 * 4096 / 256,
-        "train.warmup_epochs": 40.0,
+        **MASKED_TINY,
         "train.augment": "crop_flip",
-        "train.checkpoint_every": 10,
         "finetuning.drop_path": 0.1,
         "finetuning.layer_decay": 0.75,
         "finetuning.learning_rate": 1e-3,

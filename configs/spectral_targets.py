@@ -26,7 +26,13 @@ Inputs are the original images in all cells. All runs see the same images in the
 
 from ml_collections import ConfigDict
 
-from configs.training import data_fields, masked_model_fields, probe_fields, train_fields
+from configs.training import (
+    MASKED_TINY,
+    data_fields,
+    masked_model_fields,
+    probe_fields,
+    train_fields,
+)
 
 CPU = {
     "data.train_limit": 6000,
@@ -35,21 +41,8 @@ CPU = {
 }
 
 FULL = {
-    "corruption": ("patch_subset", 0.75, 2),
+    **MASKED_TINY,
     "subspaces": (("top", 75), ("top", 60), ("bottom", 25), ("bottom", 10)),
-    "model.patch_size": 2,
-    "model.width": 192,
-    "model.depth": 12,
-    "model.heads": 3,
-    "model.decoder_width": 192,
-    "model.decoder_depth": 4,
-    "model.decoder_heads": 3,
-    "train.epochs": 400,
-    "train.batch_size": 4096,
-    "train.learning_rate": 1.5e-4 * 4096 / 256,
-    "train.warmup_epochs": 40.0,
-    "train.augment": "mae_crop_flip",
-    "train.checkpoint_every": 10,
     "finetuning.epochs": 100,
     "finetuning.learning_rate": 1e-3,
     "finetuning.warmup_epochs": 5.0,

@@ -2,6 +2,24 @@
 
 from ml_collections import ConfigDict
 
+# A masked autoencoder of 32x32 images on an accelerator: ViT-Tiny, patches of 2, 400 epochs.
+MASKED_TINY = {
+    "corruption": ("patch_subset", 0.75, 2),
+    "model.patch_size": 2,
+    "model.width": 192,
+    "model.depth": 12,
+    "model.heads": 3,
+    "model.decoder_width": 192,
+    "model.decoder_depth": 4,
+    "model.decoder_heads": 3,
+    "train.epochs": 400,
+    "train.batch_size": 4096,
+    "train.learning_rate": 1.5e-4 * 4096 / 256,
+    "train.warmup_epochs": 40.0,
+    "train.augment": "mae_crop_flip",
+    "train.checkpoint_every": 10,
+}
+
 
 def data_fields(source: str = "embedded") -> ConfigDict:
     """Where the images come from."""
