@@ -243,7 +243,7 @@ def _rise_claim(single: np.ndarray, overlaps: np.ndarray) -> Claim:
         rises,
         overlaps,
     )
-    return claim._replace(holds=judge(single.mean(0), rises(single.mean(0)), 2))
+    return claim._replace(verdict=judge(single.mean(0), rises(single.mean(0)), 2))
 
 
 def find_claims(found: Transfer) -> list[Claim]:

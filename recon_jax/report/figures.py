@@ -32,7 +32,15 @@ _STYLE = {
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs):
-    """A figure of the given size in inches and its array of axes (rows, columns)."""
+    """A figure of the given size in inches and its array of axes (rows, columns).
+
+    Args:
+      width: in inches.
+      height: in inches.
+      rows: of axes.
+      columns: of axes.
+      **kwargs: of `Figure.subplots`.
+    """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
@@ -41,7 +49,13 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **k
 
 
 def save_figure(folder: Path, name: str, figure: Figure) -> Path:
-    """Write NAME.png and NAME.pdf; returns the path of the PNG."""
+    """Write NAME.png and NAME.pdf; returns the path of the PNG.
+
+    Args:
+      folder: that exists.
+      name: of the files, without suffix.
+      figure: from `new_figure`.
+    """
     path = folder / f"{name}.png"
     if not parallel.is_main():
         return path
@@ -55,7 +69,12 @@ def save_figure(folder: Path, name: str, figure: Figure) -> Path:
 def save_figures(
     folder: Path, figures: Mapping[str, tuple[Figure, str]]
 ) -> dict[str, tuple[Path, str]]:
-    """Write figures that have captions: name -> (path of the PNG, caption), as `Section` takes."""
+    """Write figures that have captions: name -> (path of the PNG, caption), as `Section` takes.
+
+    Args:
+      folder: that exists.
+      figures: name to (figure, caption).
+    """
     return {
         name: (save_figure(folder, name, figure), caption)
         for name, (figure, caption) in figures.items()
@@ -73,7 +92,15 @@ def line_style(index: int) -> dict[str, str]:
 def plot_curves(
     axes, curves: Mapping[str, np.ndarray], *, xlabel: str, ylabel: str, title: str = ""
 ) -> None:
-    """Draw curves over rank K = 1, 2, ... on a logarithmic axis, one line a name."""
+    """Draw curves over rank K = 1, 2, ... on a logarithmic axis, one line a name.
+
+    Args:
+      axes: of matplotlib, to draw on.
+      curves: name to values at K = 1, 2, ...
+      xlabel: of the axis of K.
+      ylabel: of the values.
+      title: none if empty.
+    """
     for index, (name, curve) in enumerate(curves.items()):
         axes.plot(np.arange(1, len(curve) + 1), curve, label=name, **line_style(index))
     axes.set(xscale="log", xlabel=xlabel, ylabel=ylabel, title=title)
@@ -91,7 +118,18 @@ def plot_heat_map(
     title: str,
     limit: float,
 ):
-    """Draw signed values with a diverging colour map symmetric about 0; returns the image."""
+    """Draw signed values with a diverging colour map symmetric about 0; returns the image.
+
+    Args:
+      axes: of matplotlib, to draw on.
+      values: (rows, columns).
+      xticks: one label a column.
+      yticks: one label a row.
+      xlabel: of the columns.
+      ylabel: of the rows.
+      title: above the map.
+      limit: value of the darkest colours, > 0.
+    """
     image = axes.imshow(values, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
     axes.grid(False)
     axes.set_xticks(range(len(xticks)), xticks)
@@ -105,7 +143,13 @@ def plot_heat_map(
 
 
 def plot_image_strip(axes, images: np.ndarray, label: str) -> None:
-    """Draw images (N, H, W, C) side by side, each stretched to its own range, with a row label."""
+    """Draw images (N, H, W, C) side by side, each stretched to its own range, with a row label.
+
+    Args:
+      axes: of matplotlib, to draw on.
+      images: of one or three channels.
+      label: left of the row.
+    """
     low = images.min(axis=(1, 2, 3), keepdims=True)
     high = images.max(axis=(1, 2, 3), keepdims=True)
     scaled = (images - low) / np.maximum(high - low, 1e-12)

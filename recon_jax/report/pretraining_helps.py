@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recon_jax.report.claims import HOLDS, Claim
+from recon_jax.report.claims import claims_table as table_of
 from recon_jax.report.masked_autoencoder import UNPUBLISHED, spread
 from recon_jax.report.tables import Table
 
@@ -22,7 +24,6 @@ PRETRAINED = ("finetuned", "probe")
 # Those that are trained as a whole, and asked where they look.
 TRAINED = ("finetuned", "scratch", "scratch_long")
 
-HOLDS = "holds"
 REVERSED = "the opposite holds"
 UNDECIDED = "undecided: within two standard errors"
 ONE_SEED = "no verdict: one seed"
@@ -76,24 +77,6 @@ class Outcome(NamedTuple):
         return share_name(self.fraction)
 
 
-class Claim(NamedTuple):
-    """A statement and what was found.
-
-    Attributes:
-      claim: the statement.
-      share: of labels, for people.
-      rule: what is compared.
-      measured: the numbers.
-      verdict: one of the words of this module.
-    """
-
-    claim: str
-    share: str
-    rule: str
-    measured: str
-    verdict: str
-
-
 def share_name(fraction: float) -> str:
     """Such as "1% of labels"."""
     return f"{100 * fraction:g}% of labels"
@@ -138,10 +121,10 @@ def _accuracy_claims(found: dict[float, dict[str, Outcome]]) -> list[Claim]:
     return [
         Claim(
             text,
-            share_name(fraction),
             f"test accuracy; {METHODS[other]}",
             told(methods[one].accuracy, methods[other].accuracy, "%"),
             judge(methods[one].accuracy - methods[other].accuracy),
+            share_name(fraction),
         )
         for text, one, other in compared
         for fraction, methods in found.items()
@@ -161,9 +144,8 @@ def _region_claims(methods: dict[str, Outcome]) -> list[Claim]:
             theirs = getattr(methods[other], field).mean(1)
             rule = f"{what}, mean over images; {METHODS[other]}"
             verdict = judge(ours - theirs)
-            claims.append(
-                Claim(text, methods["finetuned"].share, rule, told(ours, theirs), verdict)
-            )
+            share = methods["finetuned"].share
+            claims.append(Claim(text, rule, told(ours, theirs), verdict, share))
     return claims
 
 
@@ -180,8 +162,7 @@ def find_claims(outcomes: Sequence[Outcome]) -> list[Claim]:
 def claims_table(claims: Sequence[Claim], note: str) -> Table:
     """Every claim with its rule, the numbers and the verdict."""
     title = "Does pretraining help, and does the network then look at more of an image?"
-    columns = ["claim", "share", "compared", "measured", "verdict"]
-    return Table("claims", title, columns, [list(c) for c in claims], f"{PAPER} {RULE} {note}")
+    return table_of(title, claims, f"{PAPER} {RULE} {note}")
 
 
 def accuracy_table(outcomes: Sequence[Outcome], regions: int, note: str) -> Table:
@@ -226,6 +207,6 @@ def answer(claims: Sequence[Claim]) -> list[str]:
     """One line for each statement and rival: the verdict and the numbers at every share."""
     lines: dict[str, list[str]] = {}
     for item in claims:
-        told_here = f"{item.share}: {item.verdict} ({item.measured})"
+        told_here = f"{item.of}: {item.verdict} ({item.measured})"
         lines.setdefault(f"{item.claim} ({item.rule})", []).append(told_here)
     return [f"{kind[0].upper()}{kind[1:]}. {'; '.join(found)}." for kind, found in lines.items()]

@@ -29,6 +29,9 @@ from recon_jax.files import read_arrays, write_arrays, write_bytes
 def prepare_workdir(workdir: str | os.PathLike) -> Path:
     """Create the workdir and its folders, and make sure that it can be written.
 
+    Args:
+      workdir: of the run.
+
     Raises:
       ValueError: if it cannot be created or written, with the reason and the way out.
     """
@@ -63,14 +66,24 @@ def _plain(value: Any) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically; arrays become lists, and numbers that are not finite null."""
+    """Write JSON atomically; arrays become lists, and numbers that are not finite null.
+
+    Args:
+      path: of the file.
+      content: numbers, strings, arrays, lists and dicts of them.
+    """
     text = json.dumps(_plain(content), indent=2, allow_nan=False)
     if parallel.is_main():
         write_bytes(path, (text + "\n").encode())
 
 
 def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one record to a metrics file, one JSON object a line."""
+    """Append one record to a metrics file, one JSON object a line.
+
+    Args:
+      path: of the file, which is created where it is missing.
+      record: what `write_json` can write.
+    """
     if not parallel.is_main():
         return
     with open(path, "a", encoding="utf-8") as file:
@@ -78,14 +91,23 @@ def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write a metrics file whole, so that a resumed run repeats no record."""
+    """Write a metrics file whole, so that a resumed run repeats no record.
+
+    Args:
+      path: of the file.
+      records: what `write_json` can write, one a line.
+    """
     lines = [json.dumps(_plain(record), allow_nan=False) + "\n" for record in records]
     if parallel.is_main():
         write_bytes(path, "".join(lines).encode())
 
 
 def digest(content: Any) -> str:
-    """Short SHA-256 of anything JSON can hold, independent of the order of keys."""
+    """Short SHA-256 of anything JSON can hold, independent of the order of keys.
+
+    Args:
+      content: numbers, strings, lists and dicts.
+    """
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
+from recon_jax.report.claims import Claim
+from recon_jax.report.claims import claims_table as table_of
 from recon_jax.report.masked_autoencoder import UNPUBLISHED, is_more_than_spread
 from recon_jax.report.scale_detection import (
     MEASURES,
@@ -40,22 +41,10 @@ RULE = (
 )
 
 
-class Claim(NamedTuple):
-    """A statement of the paper and what became of it.
-
-    Attributes:
-      text: the statement.
-      where: network and representation.
-      paper: its number.
-      ours: ours.
-      verdict: by a fixed rule.
-    """
-
-    text: str
-    where: str
-    paper: str
-    ours: str
-    verdict: str
+# What each claim is judged by; `RULE` says the same once for all.
+BY_SPREAD = "by more than twice the spread over seeds, in every network"
+BY_VALUE = f"to {TOLERANCE:.0%} of the prediction"
+BY_RANK = f"rank correlation >= {MIN_CORRELATION:g} without any one network"
 
 
 def judge_sign(values: np.ndarray, sign: int) -> str:
@@ -104,7 +93,8 @@ def _gather(text: str, detail: str, parts: Mapping[str, tuple[str, str]]) -> Cla
     verdict = verdicts[0]
     if len(set(verdicts)) > 1:
         verdict = f"{REPRODUCED} in {verdicts.count(REPRODUCED)} of {len(names)} networks"
-    return Claim(text, f"{where}, {detail}" if detail else where, IN_FIGURES, ours, verdict)
+    of = f"{where}, {detail}" if detail else where
+    return Claim(text, BY_SPREAD, ours, verdict, of, IN_FIGURES)
 
 
 def depth_claims(outcomes: Sequence[Outcome], view: str) -> list[Claim]:
@@ -149,10 +139,11 @@ def exponent_claims(item: Outcome, view: str) -> list[Claim]:
         claims.append(
             Claim(
                 f"exponent of {measure}_k in {unit} is that of constant filters",
-                f"{item.name}, {VIEWS[view]}",
-                f"{limits[index]:g} at large k; {expected:.2f} at these",
+                BY_VALUE,
                 short(values),
                 judge_value(values, expected),
+                f"{item.name}, {VIEWS[view]}",
+                f"{limits[index]:g} at large k; {expected:.2f} at these",
             )
         )
     return claims
@@ -218,7 +209,7 @@ def correlation_claims(outcomes: Sequence[Outcome]) -> list[Claim]:
         where = f"{len(outcomes)} networks"
         if len(outcomes) < 4 or not np.isfinite(values).all():
             verdict = FEW_NETS if len(outcomes) < 4 else UNMEASURED
-            claims.append(Claim(text, where, IN_FIGURES, "-", verdict))
+            claims.append(Claim(text, BY_RANK, "-", verdict, where, IN_FIGURES))
             continue
         rows = np.arange(len(errors))
         without = [_correlation(values[rows != i], errors[rows != i]) for i in rows]
@@ -231,7 +222,7 @@ def correlation_claims(outcomes: Sequence[Outcome]) -> list[Claim]:
             verdict = REPRODUCED
         elif max(sign * value for value in without) < 0:
             verdict = FAILED
-        claims.append(Claim(text, where, IN_FIGURES, ours, verdict))
+        claims.append(Claim(text, BY_RANK, ours, verdict, where, IN_FIGURES))
     return claims
 
 
@@ -255,9 +246,8 @@ def find_claims(outcomes: Sequence[Outcome]) -> list[Claim]:
 
 def claims_table(claims: Sequence[Claim], note: str) -> Table:
     """Every claim with the paper's number, ours and the verdict."""
-    columns = ["claim", "of", "paper", "ours", "verdict"]
     title = "What the paper says, and what was found"
-    return Table("claims", title, columns, [list(c) for c in claims], f"{PAPER} {RULE} {note}")
+    return table_of(title, claims, f"{PAPER} {RULE} {note}")
 
 
 def answer(claims: Sequence[Claim]) -> list[str]:
@@ -268,6 +258,6 @@ def answer(claims: Sequence[Claim]) -> list[str]:
     told = "; ".join(f"{count} {verdict}" for verdict, count in counts.items())
     lines = [f"{len(claims)} claims: {told}. {RULE}"]
     for claim in claims:
-        found = "" if claim.ours == "-" else f"; {claim.ours}"
-        lines.append(f"{claim.text} ({claim.where}): {claim.verdict}{found}.")
+        found = "" if claim.measured == "-" else f"; {claim.measured}"
+        lines.append(f"{claim.claim} ({claim.of}): {claim.verdict}{found}.")
     return lines

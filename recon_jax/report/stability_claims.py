@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
+from recon_jax.report.claims import Claim
+from recon_jax.report.claims import claims_table as table_of
 from recon_jax.report.diffeo_stability import (
     Outcome,
     at_output,
@@ -40,20 +41,11 @@ RULES = (
 )
 
 
-class Claim(NamedTuple):
-    """What a paper says, and what was found.
-
-    Attributes:
-      name: the claim.
-      paper: its number or statement.
-      ours: the number.
-      verdict: by the rules of the note.
-    """
-
-    name: str
-    paper: str
-    ours: str
-    verdict: str
+# What each claim is judged by; `RULES` says the same once for all.
+NEAR = f"within a factor {ABOUT:g} in every network"
+IN_EVERY = "by more than twice the spread over seeds, in every network"
+WHOLE_INTERVAL = "Pearson's r of logarithms: the whole 95% interval has the sign"
+INSIDE = f"the 95% interval holds {PUBLISHED_POWER:g}"
 
 
 def _counted(name: str, paper: str, gains: Mapping[str, np.ndarray], what: str) -> Claim:
@@ -73,7 +65,8 @@ def _counted(name: str, paper: str, gains: Mapping[str, np.ndarray], what: str) 
     verdict = REPRODUCED if count == len(holds) else PARTLY if 2 * count > len(holds) else NOT
     missing = [net for net, held in holds.items() if not held]
     ours = f"in {count} of {len(holds)} networks; {what} {min(factors):.3g} to {max(factors):.3g}"
-    return Claim(name, paper, ours + (f"; not in {', '.join(missing)}" if missing else ""), verdict)
+    ours += f"; not in {', '.join(missing)}" if missing else ""
+    return Claim(name, IN_EVERY, ours, verdict, paper=paper)
 
 
 def _initial_claim(nets: Sequence[Outcome]) -> Claim:
@@ -85,7 +78,8 @@ def _initial_claim(nets: Sequence[Outcome]) -> Claim:
         f" over {len(values)} networks; by medians {min(medians):.3g} to {max(medians):.3g}"
     )
     verdict = REPRODUCED if near == len(values) else PARTLY if 2 * near > len(values) else NOT
-    return Claim("R_f is about 1 at initialisation", "about 1 (2021, abstract)", ours, verdict)
+    paper = "about 1 (2021, abstract)"
+    return Claim("R_f is about 1 at initialisation", NEAR, ours, verdict, paper=paper)
 
 
 def _fall_claim(nets: Sequence[Outcome]) -> Claim:
@@ -112,7 +106,8 @@ def _correlation_claim(outcomes: Sequence[Outcome], letter: str, sign: int, pape
             f"; with noise-trained ones {correlation(outcomes, letter).r:+.2f} of {len(outcomes)}"
         )
     way = "rises" if sign > 0 else "falls"
-    return Claim(f"the test error {way} with {letter}_f", paper, ours, verdict)
+    text = f"the test error {way} with {letter}_f"
+    return Claim(text, WHOLE_INTERVAL, ours, verdict, paper=paper)
 
 
 def _power_claim(nets: Sequence[Outcome]) -> Claim:
@@ -123,7 +118,8 @@ def _power_claim(nets: Sequence[Outcome]) -> Claim:
         inside = found.slope_low <= PUBLISHED_POWER <= found.slope_high
         verdict = REPRODUCED if inside else NOT
     paper = f"{PUBLISHED_FACTOR:g} R_f^{PUBLISHED_POWER:g} over 15 networks (2021, abstract)"
-    return Claim("power by which the test error goes with R_f", paper, ours, verdict)
+    text = "power by which the test error goes with R_f"
+    return Claim(text, INSIDE, ours, verdict, paper=paper)
 
 
 def _pooling_claims(nets: Sequence[Outcome]) -> list[Claim]:
@@ -184,15 +180,13 @@ def find_claims(outcomes: Sequence[Outcome]) -> list[Claim]:
 
 def claims_table(claims: Sequence[Claim], note: str) -> Table:
     """What the papers say and what was found."""
-    rows = [list(claim) for claim in claims]
-    title = "The papers' claims, and what was measured"
-    return Table("claims", title, ["claim", "paper", "ours", "verdict"], rows, f"{RULES} {note}")
+    return table_of("The papers' claims, and what was measured", claims, f"{RULES} {note}")
 
 
 def answer(outcomes: Sequence[Outcome], claims: Sequence[Claim]) -> list[str]:
     """The claims as sentences, and which networks have no part in them."""
     lines = [
-        f"{claim.name[0].upper()}{claim.name[1:]}: {claim.verdict} ({claim.ours})."
+        f"{claim.claim[0].upper()}{claim.claim[1:]}: {claim.verdict} ({claim.measured})."
         for claim in claims
     ]
     dead = [item.label for item in outcomes if not is_measured(item)]

@@ -48,6 +48,10 @@ class Table(NamedTuple):
 def write_table(folder: Path, table: Table) -> None:
     """Write NAME.md, NAME.csv and NAME.tex into the folder.
 
+    Args:
+      folder: that exists.
+      table: whose name the files get.
+
     Raises:
       ValueError: if a row has another number of cells than there are columns.
     """

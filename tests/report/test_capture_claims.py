@@ -78,15 +78,14 @@ def but(verdict, *places):
 
 
 def verdicts(*args):
-    return [item.holds for item in find(*args)]
+    return [item.verdict for item in find(*args)]
 
 
 def test_all_claims_hold_where_they_should():
     found = find()
-    assert [item.holds for item in found] == [HOLDS] * 32
-    assert found[CAPTURES] == (
-        "pretraining captures the features", "1: captured >= 0.93", "0.980 ± 0.001", HOLDS
-    )  # fmt: skip
+    assert [item.verdict for item in found] == [HOLDS] * 32
+    text, rule = "pretraining captures the features", "1: captured >= 0.93"
+    assert found[CAPTURES] == (text, rule, "0.980 ± 0.001", HOLDS, "", "")
     assert found[PART].rule == "1: captured in [0.4, 0.75]"
     assert found[BEHIND].measured == "46.0 ± 0.0"
     assert found[SHRINK].rule == "4: norm growth < 1 at all teacher scales <= 1.107"
@@ -165,7 +164,7 @@ def test_rounding_does_not_decide():
 def test_what_was_not_run_cannot_be_told():
     found = find(points=[])
     unknown = {*range(SHRINK, FORETOLD), *range(WIDTH, 32)}
-    assert [item.holds for item in found] == but(UNKNOWN, *unknown)
+    assert [item.verdict for item in found] == but(UNKNOWN, *unknown)
     assert found[WIDTH].measured == "not run"
     # One number of steps, and no training without single-view images, to compare with.
     few = [p for p in make_points() if p[:2] not in (("steps", 200), ("single_view", 0.0))]
@@ -175,7 +174,7 @@ def test_what_was_not_run_cannot_be_told():
 def test_what_failed_cannot_be_told():
     study = make_study(purity=np.nan, agreeing_winners=np.nan)
     found = find(study)
-    assert [item.holds for item in found] == but(UNKNOWN, PURE, CHANCE)
+    assert [item.verdict for item in found] == but(UNKNOWN, PURE, CHANCE)
     assert found[PURE].measured == "not measured"
 
 

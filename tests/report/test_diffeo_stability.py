@@ -97,10 +97,10 @@ def test_points_are_geometric_means_of_the_output():
 def test_all_claims_hold_where_they_should():
     found = claims.find_claims(make_outcomes(noisy=(1,)))
     assert [claim.verdict for claim in found] == [claims.REPRODUCED] * 9
-    assert "in 6 of 6 networks" in found[1].ours
-    assert "with noise-trained ones" in found[2].ours
-    assert found[3].ours.startswith("0.2 R_f^0.5")
-    assert "in 5 of 5 networks" in found[6].ours
+    assert "in 6 of 6 networks" in found[1].measured
+    assert "with noise-trained ones" in found[2].measured
+    assert found[3].measured.startswith("0.2 R_f^0.5")
+    assert "in 5 of 5 networks" in found[6].measured
 
 
 def test_no_claim_holds_where_it_should_not():
@@ -114,7 +114,7 @@ def test_no_claim_holds_where_it_should_not():
     found = claims.find_claims(changed)
     # R_f = 3 at the start; networks 0 and 1 rise to 20 and 20 / 3, the others fall below 3.
     assert [claim.verdict for claim in found[:4]] == [claims.NOT, claims.PARTLY, *[claims.NOT] * 2]
-    assert "not in fc2, lenet" in found[1].ours
+    assert "not in fc2, lenet" in found[1].measured
     assert found[4].verdict == found[5].verdict == found[8].verdict == claims.NOT
 
 
@@ -135,7 +135,7 @@ def test_a_change_within_the_spread_of_seeds_does_not_count():
     states = {**first.states, "trained": words.State(trained, first.states["trained"].median)}
     found = claims.find_claims([first._replace(states=states), *outcomes[1:]])[1]
     assert found.verdict == claims.PARTLY
-    assert found.ours.endswith("not in fc2")
+    assert found.measured.endswith("not in fc2")
     single = claims.find_claims(make_outcomes(seeds=1))[1]
     assert single.verdict == claims.REPRODUCED
 

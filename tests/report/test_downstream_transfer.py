@@ -41,7 +41,7 @@ def make(overlaps=OVERLAPS, **changes):
 
 
 def verdicts(found):
-    return [item.holds for item in words.find_claims(found)]
+    return [item.verdict for item in words.find_claims(found)]
 
 
 def but(verdict, *places):
@@ -92,7 +92,7 @@ def test_missing_overlaps_cannot_be_told():
     at = but(UNKNOWN, MULTI, SINGLE, TRANSFER, SCRATCH, RANDOM, BEHIND, RISES, NONE)
     assert verdicts(make((0.5,))) == at
     claims = words.find_claims(make((0.0,)))
-    assert claims[KEEPS].holds == UNKNOWN
+    assert claims[KEEPS].verdict == UNKNOWN
     assert claims[KEEPS].measured == "no such overlap"
 
 

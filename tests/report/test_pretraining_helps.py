@@ -67,14 +67,14 @@ def test_every_claim_has_its_own_rival_and_direction():
     items = outcomes(scratch=outcome("scratch", needed=FEWER, pieces=1.0))
     claims = words.find_claims(items)
     assert len(claims) == 3 * 2 + 3 * 2
-    verdicts = [(claim.share, claim.verdict) for claim in claims[:6]]
+    verdicts = [(claim.of, claim.verdict) for claim in claims[:6]]
     assert verdicts == [
         ("10% of labels", words.HOLDS), ("100% of labels", words.HOLDS),
         ("10% of labels", words.REVERSED), ("100% of labels", words.REVERSED),
         ("10% of labels", words.UNDECIDED), ("100% of labels", words.UNDECIDED),
     ]  # fmt: skip
     needed, _, pieces, _, unordered, _ = claims[6:]
-    assert {claim.share for claim in claims[6:]} == {"100% of labels"}
+    assert {claim.of for claim in claims[6:]} == {"100% of labels"}
     assert needed.verdict == words.HOLDS
     assert needed.measured.startswith("16.5 ± 1.3 against 8.2 ± 0.6: +8.3")
     assert (pieces.verdict, unordered.verdict) == (words.HOLDS, words.REVERSED)

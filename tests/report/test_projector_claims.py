@@ -36,7 +36,7 @@ def find(outcomes, flow=FLOW):
 
 
 def verdicts(outcomes, flow=FLOW):
-    return [item.holds for item in find(outcomes, flow)]
+    return [item.verdict for item in find(outcomes, flow)]
 
 
 def but(expected, *places):
@@ -55,7 +55,7 @@ def changed(**by_field):
 
 def test_all_claims_hold_where_they_should():
     found = find(good())
-    assert [item.holds for item in found] == [HOLDS] * 18
+    assert [item.verdict for item in found] == [HOLDS] * 18
     assert found[GUARD].measured.startswith("loss over log(2B - 1), 2 layers: 0.353 ± 0.000 at 0.1")
     assert found[RANK_PART].measured == (
         "0.146 of it: 38.4 ± 0.0 at 0.1, 12.7 ± 0.0 at 0.3, 5.61 ± 0.01 at 0.6"
@@ -119,13 +119,13 @@ def test_a_failed_pretext_takes_no_part():
     # One run is enough: those that are left need not be like the others.
     outcomes[3] = failed(outcomes[3], [1])
     found = find(outcomes)
-    assert found[GUARD].holds == FAILS
+    assert found[GUARD].verdict == FAILS
     assert found[GUARD].measured.endswith(
         "0.514 ± 0.001 at 0.3; left out: 2 layers at 0.6 (2 of 3 runs; failed: 0.996)"
     )
-    assert found[RANK_FALLS].holds == found[GAIN].holds == found[DEPTH_RANK].holds == HOLDS
+    assert found[RANK_FALLS].verdict == found[GAIN].verdict == found[DEPTH_RANK].verdict == HOLDS
     # The ends are now at 0.1 and 0.3.
-    assert found[RANK_PART].holds == FAILS
+    assert found[RANK_PART].verdict == FAILS
     assert found[RANK_PART].measured == "0.395 of it: 38.0 ± 0.0 at 0.1, 15.0 ± 0.0 at 0.3"
 
 
@@ -154,8 +154,8 @@ def test_too_few_strengths_tell_nothing():
     assert find(single)[AHEAD].measured == "H - Z: no valid strength"
     for outcomes in ([failed(make(i), range(3)) for i in range(3)], [make_start()]):
         found = find(outcomes)
-        assert {item.holds for item in found[1:] if item not in found[12:15]} == {UNKNOWN}
-    assert found[GUARD].holds == UNKNOWN
+        assert {item.verdict for item in found[1:] if item not in found[12:15]} == {UNKNOWN}
+    assert found[GUARD].verdict == UNKNOWN
 
 
 def test_a_failed_measure_tells_nothing():
@@ -168,7 +168,7 @@ def test_a_failed_measure_tells_nothing():
     found = find(outcomes)
     # The middle of three strengths is not asked where only the ends are.
     expected = but(UNKNOWN, RANK_FALLS, TANGENT, RATHER, GAIN, DEPTH_LOCAL, DEPTH_RANK)
-    assert [item.holds for item in found] == expected
+    assert [item.verdict for item in found] == expected
     lines = claims.answer(outcomes, found)
     assert lines[0] == "Of 18 claims 12 hold, 0 do not, 6 cannot be told."
     assert lines[-1].startswith("Not finite: projector rank of 2 layers at 0.3 (1 of 3 runs), ")
@@ -183,7 +183,7 @@ def test_table_and_answer():
     outcomes = changed(gain=(2, 2, 1.1))
     found = find(outcomes)
     table = claims.claims_table(found, "our setting")
-    assert table.columns == ["claim", "rule", "measured", "holds"]
+    assert table.columns == ["claim", "rule", "measured", "verdict"]
     assert len(table.rows) == 18
     assert table.rows[GAIN][-1] == "does not hold"
     assert "The rules are this project's" in table.note

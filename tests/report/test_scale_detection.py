@@ -65,7 +65,7 @@ SQUARES = [square_outcome(f"net {i}", float(i), 0.01 * 2**i, 9.0 - i) for i in r
 
 
 def by_text(claims):
-    return {(claim.text, claim.where): claim for claim in claims}
+    return {(claim.claim, claim.of): claim for claim in claims}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_networks_that_follow_the_theory_reproduce_it(stride):
         assert found.verdict == scale_claims.REPRODUCED
         exponent = exponents[stride > 1]
         assert found.paper == f"{exponent:g} at large k; {exponent:.2f} at these"
-        assert found.ours == f"{words.short(np.full(3, exponent))}".replace("-0.00", "0.00")
+        assert found.measured == f"{words.short(np.full(3, exponent))}".replace("-0.00", "0.00")
     for text in ("D_k falls", "G_k rises"):
         for end in ("with depth after training", "by more than before training"):
             found = claims[f"{text} {end}", "circular CNN, all channels"]
@@ -149,7 +149,7 @@ def test_networks_that_do_the_opposite_do_not():
 
 def test_without_a_prediction_there_are_no_exponents():
     item = line_outcome(1 / DEPTHS, DEPTHS)
-    assert not [c for c in scale_claims.find_claims([item]) if "exponent" in c.text]
+    assert not [c for c in scale_claims.find_claims([item]) if "exponent" in c.claim]
 
 
 def test_a_layer_that_sees_nothing_has_no_verdict():
@@ -173,7 +173,7 @@ def test_errors_are_ranked_against_the_sensitivity_of_the_output():
     ):
         assert claims[text, where].verdict == scale_claims.REPRODUCED
     found = claims["test error falls with G_f over networks", where]
-    assert found.ours == "rank correlation -1.00, between -1.00 and -1.00 without one network"
+    assert found.measured == "rank correlation -1.00, between -1.00 and -1.00 without one network"
     opposite = [item._replace(test_error=10 - item.test_error) for item in SQUARES]
     found = by_text(scale_claims.find_claims(opposite))
     assert found["test error rises with D_f over networks", where].verdict == scale_claims.FAILED
@@ -184,7 +184,7 @@ def test_errors_are_ranked_against_the_sensitivity_of_the_output():
     found = by_text(scale_claims.find_claims(items))
     claim = found["test error rises with D_f over networks", where]
     assert claim.verdict == scale_claims.FEW_DECIDE
-    assert claim.ours.startswith("rank correlation +0.60, between +0.20 and +0.80 without")
+    assert claim.measured.startswith("rank correlation +0.60, between +0.20 and +0.80 without")
     few = by_text(scale_claims.find_claims(SQUARES[:3]))
     assert few["test error rises with D_f over networks", "3 networks"].verdict == (
         scale_claims.FEW_NETS
@@ -200,7 +200,8 @@ def test_claims_about_all_networks_count_those_that_hold():
     mixed = by_text(scale_claims.find_claims([worse, *SQUARES[1:]]))
     assert mixed["training lowers D_f", "5 networks"].verdict == "reproduced in 4 of 5 networks"
     assert (
-        "net 2 0.800 ± 0.021 to 0.0400 ± 0.0011" in mixed["training lowers D_f", "5 networks"].ours
+        "net 2 0.800 ± 0.021 to 0.0400 ± 0.0011"
+        in mixed["training lowers D_f", "5 networks"].measured
     )
 
 
@@ -209,7 +210,7 @@ def test_both_poolings_need_shuffled_networks_in_between(shuffled, holds):
     items = [square_outcome("net", 1.0, 0.05, 2.0, shuffled)]
     claim = scale_claims.pooling_claim(items)
     assert (claim.verdict == scale_claims.REPRODUCED) == holds
-    assert f"{shuffled:.3f}" in claim.ours or f"{shuffled:.4f}" in claim.ours
+    assert f"{shuffled:.3f}" in claim.measured or f"{shuffled:.4f}" in claim.measured
 
 
 def test_the_summary_counts_verdicts():
