@@ -30,7 +30,7 @@ LEVELS = {
     "training": 3,
     "probes": 3,
     "report": 4,
-    "audit": 4,
+    "audit": 5,
 }
 DEVICE_WORDS = {"pmap", "shard_map", "make_mesh", "distributed"}
 
