@@ -301,14 +301,17 @@ JOBS: Mapping[int, Sequence[Job]] = {
             "pretraining_embedded",
             "pretraining_helps:embedded",
             "Pretraining on images: Fashion-MNIST",
-            figures={"accuracy": "pretraining_helps"},
+            figures={"accuracy": "pretraining_helps", "maps": "pretraining_maps"},
         ),
         Job(
             "pretraining_cifar10",
             "pretraining_helps:cifar10_cpu",
             "Pretraining on images: CIFAR-10",
             data="cifar10",
-            figures={"accuracy": "pretraining_helps_cifar10"},
+            figures={
+                "accuracy": "pretraining_helps_cifar10",
+                "maps": "pretraining_maps_cifar10",
+            },
         ),
     ),
 }
