@@ -11,10 +11,6 @@ from ml_collections import ConfigDict
 from experiments import masked_finetuning, masked_runs, trained
 from recon_jax import data, models, parallel, training
 
-# Of the channels of ImageNet, as all published masked autoencoders are trained.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
-
 # What the sizes of the weights decide.
 SIZES = ("patch_size", "width", "depth", "heads", "decoder_width", "decoder_depth", "decoder_heads")
 
@@ -69,9 +65,9 @@ def fit_to(context: masked_runs.Context, weights: Weights) -> masked_runs.Contex
             f"{width} x {channels}; set data.image_size={height}, or to another multiple of the "
             "patches at which the weights are to be used, on images with as many channels"
         )
-    mean = np.broadcast_to(np.array(IMAGENET_MEAN, np.float64), shape)
+    mean = np.broadcast_to(np.array(models.IMAGENET_MEAN, np.float64), shape)
     # One deviation a channel, where a fitted normalisation has one number.
-    scale = np.array(IMAGENET_DEVIATION, np.float64).reshape(1, 1, 1, -1)
+    scale = np.array(models.IMAGENET_STD, np.float64).reshape(1, 1, 1, -1)
     return context._replace(normalization=data.Normalization("global", mean, scale))
 
 

@@ -14,6 +14,7 @@ from recon_jax.models.efficientnet import EfficientNetB0 as EfficientNetB0
 from recon_jax.models.feature_encoders import ConvEncoder as ConvEncoder
 from recon_jax.models.feature_encoders import MLPEncoder as MLPEncoder
 from recon_jax.models.feature_encoders import ResNetEncoder as ResNetEncoder
+from recon_jax.models.feature_encoders import ViTFeatureEncoder as ViTFeatureEncoder
 from recon_jax.models.guided import Guided as Guided
 from recon_jax.models.guided import GuidedAutoencoder as GuidedAutoencoder
 from recon_jax.models.huggingface import huggingface_config as huggingface_config
@@ -35,6 +36,11 @@ from recon_jax.models.projection import Projection as Projection
 from recon_jax.models.projection import ProjectionHead as ProjectionHead
 from recon_jax.models.published import Published as Published
 from recon_jax.models.published import published_autoencoder as published_autoencoder
+from recon_jax.models.published_encoders import IMAGENET_MEAN as IMAGENET_MEAN
+from recon_jax.models.published_encoders import IMAGENET_STD as IMAGENET_STD
+from recon_jax.models.published_encoders import LinearHead as LinearHead
+from recon_jax.models.published_encoders import PublishedEncoder as PublishedEncoder
+from recon_jax.models.published_encoders import load_encoder as load_encoder
 from recon_jax.models.resnet import ResNet as ResNet
 from recon_jax.models.resnet9 import ResNet9 as ResNet9
 from recon_jax.models.resnet_autoencoder import ResNetAutoencoder as ResNetAutoencoder

@@ -88,6 +88,9 @@ def make_model(name: str, num_classes: int | None = None, **options) -> nn.Modul
     Raises:
       ValueError: for an unknown name or option, listing the known ones, a missing option, or a
         value out of range.
+
+    >>> make_model("lenet", num_classes=10).num_classes
+    10
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}")

@@ -1,4 +1,4 @@
-"""Encoders of contrastive learning: images to one row of features, without a head."""
+"""Encoders without a head: images to one row of features."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float
 
-from recon_jax.models.checks import as_images, check_at_least, check_choice
-from recon_jax.models.layers import ConvBlock, DenseBlock, flatten
+from recon_jax.models.checks import (
+    as_image_shape,
+    as_images,
+    check_at_least,
+    check_choice,
+    require_shape,
+)
+from recon_jax.models.intermediates import record
+from recon_jax.models.layers import ConvBlock, DenseBlock, at_least_float32, flatten
 from recon_jax.models.resnet import BLOCKS, PUBLISHED_WIDTH, STEMS, residual_stages
+from recon_jax.models.vit import ViTEncoder, check_attention, check_patch_size, patchify
+from recon_jax.models.vit_classifier import POOLINGS
 
 # Widths of the layers of `ConvEncoder` over that of the first.
 CONV_WIDTHS = (1, 2, 4, 4)
@@ -146,3 +155,60 @@ class ResNetEncoder(nn.Module):
             axis_name=self.axis_name,
         )
         return jnp.mean(maps, axis=(1, 2))
+
+
+class ViTFeatureEncoder(nn.Module):
+    """Vision transformer without its head: the class token, or the mean over patches.
+
+    Behind the encoder's last norm. Its parameters lie under "encoder". Representations:
+    "encoder/tokens", "encoder/blocks/block1/attention", "encoder/blocks/block1", ..., "pooled".
+
+    Attributes:
+      image_shape: (H, W, C).
+      patch_size: side in pixels; must divide H and W.
+      width: of the tokens and features, a multiple of 4 and of `heads`.
+      depth: blocks.
+      heads: of each block.
+      pooling: "class_token", or "mean" over the patches without it.
+      learned_positions: see `ViTEncoder`; False for the fixed ones of masked autoencoders.
+      dtype: of the computation; parameters are float32.
+
+    Raises:
+      ValueError: for an option out of range, or patches that do not divide the image.
+
+    Source: Dosovitskiy et al. 2021 (arXiv 2010.11929).
+    """
+
+    image_shape: Any
+    patch_size: int = 16
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    pooling: str = "class_token"
+    learned_positions: bool = True
+    dtype: DTypeLike = jnp.float32
+
+    def __post_init__(self):
+        self.image_shape = as_image_shape(self.image_shape)
+        check_patch_size(self.patch_size, self.image_shape)
+        check_attention("encoder", self.width, self.depth, self.heads)
+        check_choice("pooling", self.pooling, POOLINGS)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, images: ArrayLike, *, train: bool = False) -> Float[Array, "n d"]:
+        """Features of images (N, H, W, C); nothing here differs in training."""
+        del train
+        images = require_shape("images", as_images(images), self.image_shape)
+        encoder = ViTEncoder(
+            tuple(side // self.patch_size for side in self.image_shape[:2]),
+            self.width,
+            self.depth,
+            self.heads,
+            self.dtype,
+            learned_positions=self.learned_positions,
+            name="encoder",
+        )
+        tokens = at_least_float32(encoder(patchify(images, self.patch_size)))
+        pooled = tokens[:, 0] if self.pooling == "class_token" else tokens[:, 1:].mean(1)
+        return record(self, pooled, "pooled")

@@ -11,7 +11,8 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import PyTree
 
 from recon_jax.models.masked_autoencoder import MaskedAutoencoder
-from recon_jax.models.published import Published, leaves_of, published_autoencoder
+from recon_jax.models.published import Published, published_autoencoder
+from recon_jax.models.published_entries import leaves_of
 from recon_jax.models.published_layouts import hugging_face, to_published
 from recon_jax.models.vit import EPSILON, grid_positions
 from recon_jax.models.weight_files import read_weights

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PyTree
 
 from recon_jax.models.masked_autoencoder import MaskedAutoencoder
 from recon_jax.models.positions import sincos_positions
-from recon_jax.models.published_layouts import (
-    BLOCK,
-    Layout,
-    find_layout,
-    from_published,
-    published_shape,
+from recon_jax.models.published_entries import (
+    entry_faults,
+    refuse,
+    shape_of,
+    transformer_params,
+    transformer_shapes,
 )
-from recon_jax.models.shapes import variable_shapes
+from recon_jax.models.published_layouts import Layout, find_layout
 
 # Heads cannot be read off the weights. These are the published pairs of width and heads:
 # ViT-Tiny, Small, Base, Large and Huge, and the decoder that all of them have.
 ENCODER_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 DECODER_HEADS = {512: 16}
 POSITION_TOLERANCE = 1e-4
-LISTED = 12  # names in a message
 _CLASSIFIER = ("head.", "fc_norm.", "classifier.")
 
 
@@ -56,43 +53,27 @@ class Sizes(NamedTuple):
     decoder_width: int | None
 
 
-def _listed(title: str, names: list[str]) -> str:
-    more = f", ... and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return f"\n  {title} ({len(names)}): {', '.join(names[:LISTED])}{more}"
-
-
 def _refuse(layout: Layout, faults: Mapping[str, list[str]]) -> None:
     """Raise ValueError if there are faults."""
-    if not any(faults.values()):
-        return
-    lists = "".join(_listed(title, sorted(names)) for title, names in faults.items() if names)
-    hint = "give the file as it was published, or rename its entries"
+    way_out = "give the file as it was published, or rename its entries"
     if any(name.startswith(_CLASSIFIER) for name in faults["unexpected"]):
-        hint = "these are weights of a fine-tuned classifier; use those from before the fine-tuning"
-    raise ValueError(
-        f"the weights are not those of a masked autoencoder ({layout.name} layout):{lists}\n{hint}"
-    )
+        way_out = (
+            "these are weights of a fine-tuned classifier; use those from before the fine-tuning"
+        )
+    refuse(f"a masked autoencoder ({layout.name} layout)", faults, way_out)
 
 
 def _sizes(weights: Mapping[str, np.ndarray], layout: Layout, halves: tuple[str, ...]) -> Sizes:
     """Sizes from the shapes of embeddings; ValueError if these are missing or make no sense."""
     faults = {"missing": [], "unexpected": [], "misshapen": []}
 
-    def shape(name, rank):
-        if name not in weights:
-            faults["missing"].append(name)
-        elif weights[name].ndim != rank or 0 in weights[name].shape:
-            faults["misshapen"].append(f"{name} {weights[name].shape}, not of {rank} axes")
-        else:
-            return weights[name].shape
-        return (1,) * rank
-
     kernel = layout.names("encoder/embed/kernel")[0]
-    width, channels, patch_size, other = shape(kernel, 4)
-    places = shape(layout.positions["encoder"], 3)[1] - 1
+    width, channels, patch_size, other = shape_of(weights, kernel, 4, faults)
+    places = shape_of(weights, layout.positions["encoder"], 3, faults)[1] - 1
     decoder_width = None
     if "decoder" in halves:
-        decoder_width = shape(layout.names("decoder/embed/kernel")[0], 2)[0]
+        name = layout.names("decoder/embed/kernel")[0]
+        decoder_width = shape_of(weights, name, 2, faults)[0]
     if other != patch_size:
         faults["misshapen"].append(f"{kernel} {weights[kernel].shape}, patches not square")
     _refuse(layout, faults)
@@ -147,50 +128,13 @@ def _model(
     )
 
 
-@functools.lru_cache(maxsize=8)
-def leaves_of(
-    model: MaskedAutoencoder, halves: tuple[str, ...]
-) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
-    """Path, number of stacked blocks (0 outside of them) and shape in one block of parameters."""
-    shapes = variable_shapes(model, model.image_shape)["params"]
-    flat = flatten_dict({half: shapes[half] for half in halves}, sep="/")
-    inside = {path: BLOCK in path for path in flat}
-    return tuple(
-        (path, leaf.shape[0] if inside[path] else 0, leaf.shape[inside[path] :])
-        for path, leaf in flat.items()
-    )
-
-
 def _expected(
     model: MaskedAutoencoder, layout: Layout, halves: tuple[str, ...], places: int
 ) -> dict[str, tuple[int, ...]]:
     """The shape of every entry that a file of this model has."""
     widths = {"encoder": model.width, "decoder": model.decoder_width}
-    shapes = {layout.positions[half]: (1, places + 1, widths[half]) for half in halves}
-    for path, blocks, shape in leaves_of(model, halves):
-        first, *rest = published_shape(path, shape, model.patch_size)
-        for layer in range(max(1, blocks)):
-            names = layout.names(path, layer)
-            shapes.update(dict.fromkeys(names, (first // len(names), *rest)))
-    return shapes
-
-
-def _check_entries(
-    weights: Mapping[str, np.ndarray], layout: Layout, expected: Mapping[str, tuple[int, ...]]
-) -> None:
-    """Raise ValueError unless these are the entries, each of its shape and finite."""
-    present = set(expected) & set(weights)
-    misshapen = [name for name in present if weights[name].shape != expected[name]]
-    rest = [name for name in present if name not in misshapen]
-    _refuse(
-        layout,
-        {
-            "missing": list(set(expected) - set(weights)),
-            "unexpected": list(set(weights) - set(expected)),
-            "misshapen": [f"{n} {weights[n].shape}, not {expected[n]}" for n in misshapen],
-            "not finite": [name for name in rest if not np.isfinite(weights[name]).all()],
-        },
-    )
+    positions = {layout.positions[half]: (1, places + 1, widths[half]) for half in halves}
+    return {**positions, **transformer_shapes(model, layout, halves)}
 
 
 def _position_tolerance(found: np.ndarray) -> float:
@@ -214,23 +158,6 @@ def _check_positions(name: str, found: np.ndarray, side: int) -> None:
             f"{side} x {side} grid, so these positions were {how}; the model here has fixed ones, "
             "as masked autoencoders are published before fine-tuning"
         )
-
-
-def _params(
-    weights: Mapping[str, np.ndarray],
-    layout: Layout,
-    model: MaskedAutoencoder,
-    halves: tuple[str, ...],
-) -> PyTree:
-    def value(path, layer=0):
-        parts = [weights[name] for name in layout.names(path, layer)]
-        return from_published(path, np.concatenate(parts).astype(np.float32))
-
-    params = {}
-    for path, blocks, _ in leaves_of(model, halves):
-        layers = [value(path, layer) for layer in range(max(1, blocks))]
-        params[path] = jnp.asarray(np.stack(layers) if blocks else layers[0])
-    return unflatten_dict(params, sep="/")
 
 
 def _notes(model: MaskedAutoencoder, halves: tuple[str, ...]) -> Iterator[str]:
@@ -276,8 +203,9 @@ def published_autoencoder(
     halves = tuple(half for half in ("encoder", "decoder") if layout.known(weights, half))
     sizes = _sizes(weights, layout, halves)
     model = _model(weights, layout, sizes, heads, decoder_heads, image_size)
-    _check_entries(weights, layout, _expected(model, layout, halves, sizes.side**2))
+    expected = _expected(model, layout, halves, sizes.side**2)
+    _refuse(layout, entry_faults(weights, expected))
     for half in halves:
         _check_positions(layout.positions[half], weights[layout.positions[half]], sizes.side)
-    params = _params(weights, layout, model, halves)
+    params = transformer_params(weights, model, layout, halves)
     return Published(model, params, tuple(_notes(model, halves)))

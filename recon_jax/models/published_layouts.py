@@ -1,4 +1,4 @@
-"""What others call the parameters of a masked autoencoder, and how they shape them."""
+"""What others call the parameters of vision transformers, and how they shape them."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Layout(NamedTuple):
         if path in self.tokens:
             return (self.tokens[path],)
         module, leaf = path.rsplit("/", 1)
-        suffix = ".bias" if leaf == "bias" else ".weight"
+        leaf = "bias" if leaf == "bias" else "weight"
         half, inside, inner = module.partition(BLOCK)
-        if not inside:
-            return (self.modules[module] + suffix,)
-        start = self.layers[half].format(layer)
-        return tuple(start + name + suffix for name in self.block[inner])
+        start = self.layers[half].format(layer) if inside else ""
+        modules = self.block[inner] if inside else (self.modules[module],)
+        # PyTorch's own attention keeps its matrix outside of any module: in_proj_weight.
+        return tuple(f"{start}{m}{'' if m.endswith('_') else '.'}{leaf}" for m in modules)
 
     def depth(self, weights: Iterable[str], half: str) -> int:
         """How many blocks the names speak of."""
@@ -80,6 +80,31 @@ ORIGINAL = Layout(
     },
     positions={"encoder": "pos_embed", "decoder": "decoder_pos_embed"},
 )
+
+TIMM = ORIGINAL._replace(name="timm")
+
+
+def torchvision(mlp: tuple[str, str]) -> Layout:
+    """The layout of torchvision's VisionTransformer, its two linear layers by these names."""
+    return Layout(
+        name="torchvision",
+        tokens={"encoder/class_token": "class_token"},
+        modules={"encoder/embed": "conv_proj", "encoder/blocks/norm": "encoder.ln"},
+        layers={"encoder": "encoder.layers.encoder_layer_{}."},
+        block={
+            "norm1": ("ln_1",),
+            "attention/qkv": ("self_attention.in_proj_",),
+            "attention/out": ("self_attention.out_proj",),
+            "norm2": ("ln_2",),
+            "mlp1": (mlp[0],),
+            "mlp2": (mlp[1],),
+        },
+        positions={"encoder": "encoder.pos_embedding"},
+    )
+
+
+# Files that were published before torchvision 0.15 have the second names.
+TORCHVISION = (torchvision(("mlp.0", "mlp.3")), torchvision(("mlp.linear_1", "mlp.linear_2")))
 
 _BLOCK = {
     "norm1": ("layernorm_before",),

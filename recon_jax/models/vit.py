@@ -1,4 +1,4 @@
-"""Vision transformer: images as patches, fixed positions, pre-norm blocks, an encoder."""
+"""Vision transformer: images as patches, their positions, pre-norm blocks, an encoder."""
 
 from __future__ import annotations
 
@@ -62,6 +62,9 @@ def patchify(images: Num[ArrayLike, "n h w c"], patch_size: int) -> Num[Array, "
 
     Raises:
       ValueError: if the patches do not divide the images.
+
+    >>> patchify(jnp.zeros((2, 8, 8, 3)), patch_size=4).shape
+    (2, 4, 48)
     """
     images = as_images(images)
     count, height, width, channels = images.shape
@@ -271,7 +274,7 @@ def grid_positions(
 
 
 class ViTEncoder(nn.Module):
-    """Class token and patches, linearly embedded with fixed positions, through pre-norm blocks.
+    """Class token and patches, linearly embedded with positions, through pre-norm blocks.
 
     Attributes:
       grid: rows and columns of patches.
@@ -282,8 +285,11 @@ class ViTEncoder(nn.Module):
       remat: see `TokenMixer`, as for the next.
       drop_path: in training.
       position_grid: the grid whose positions the weights were trained with, resized to `grid`.
+      learned_positions: the positions of the patches are parameters, which begin as N(0, 0.02^2),
+        in place of fixed sines and cosines; `position_grid` then has no effect. (A learned position
+        of the class token would be one with the token itself.)
 
-    Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), with the positions of He et al. 2022.
+    Source: Dosovitskiy et al. 2021 (arXiv 2010.11929); the fixed positions are of He et al. 2022.
     """
 
     grid: tuple[int, int]
@@ -294,6 +300,7 @@ class ViTEncoder(nn.Module):
     remat: bool = False
     drop_path: float = 0.0
     position_grid: tuple[int, int] | None = None
+    learned_positions: bool = False
 
     @nn.compact
     def __call__(
@@ -304,7 +311,11 @@ class ViTEncoder(nn.Module):
         drop_keys: Key[Array, " n"] | None = None,
     ) -> Float[Array, "n t d"]:
         """Class token, then the tokens of the patches `kept`, in that order; of all if None."""
-        positions = grid_positions(self.grid, self.width, self.position_grid)
+        if self.learned_positions:
+            shape = (math.prod(self.grid), self.width)
+            positions = self.param("positions", token_init, shape, jnp.float32)
+        else:
+            positions = grid_positions(self.grid, self.width, self.position_grid)
         positions = jnp.asarray(positions, self.dtype)[None]
         positions = jnp.broadcast_to(positions, (len(patches), *positions.shape[1:]))
         if kept is not None:  # before the embedding: what is masked must cost nothing

@@ -43,6 +43,7 @@ def draw_variables():
                 "scale": lambda: np.exp(0.1 * white),
                 "var": lambda: np.exp(0.1 * white),
                 "class_token": lambda: white,
+                "positions": lambda: white,
                 "mask_token": lambda: white,
             }[name]()
             return jnp.asarray(value, shape.dtype)

@@ -10,9 +10,12 @@ from recon_jax.models import (
     MLPEncoder,
     ResNet,
     ResNetEncoder,
+    ViTClassifier,
+    ViTFeatureEncoder,
     apply_with_intermediates,
     layer_shapes,
     parameter_count,
+    patchify,
 )
 
 
@@ -83,8 +86,42 @@ def test_residual_features_are_those_the_classifier_reads(draw, draw_variables):
     assert_allclose(found, layers["pooled"], rtol=1e-6)
 
 
+VIT = {"patch_size": 4, "width": 8, "depth": 2, "heads": 2}
+
+
+def test_transformer_features_are_those_the_classifier_reads(draw, draw_variables):
+    shape = (8, 12, 1)
+    options = {"image_shape": shape, "pooling": "mean", **VIT}
+    classifier = ViTClassifier(3, **options)
+    variables, images = draw_variables(classifier, shape), draw(2, shape)
+    encoder = ViTFeatureEncoder(**options, learned_positions=False)
+    params = {"encoder": variables["params"]["encoder"]}
+    found = encoder.apply({"params": params}, images)
+    assert_allclose(found, classifier.apply(variables, images, method="features"), rtol=1e-6)
+    names = list(layer_shapes(encoder, shape))
+    assert names == list(layer_shapes(classifier, shape))[:-1]
+    assert names[-1] == "pooled"
+
+
+def test_learned_positions_are_added_to_the_patches(draw, draw_variables):
+    encoder = ViTFeatureEncoder((8, 12, 1), **VIT)
+    variables, images = draw_variables(encoder, (8, 12, 1)), draw(2, (8, 12, 1))
+    tokens = apply_with_intermediates(encoder, variables, images)[1]["encoder/tokens"]
+    params = jax.tree.map(np.asarray, variables["params"]["encoder"])
+    assert params["positions"].shape == (6, 8)
+    patches = np.asarray(patchify(images, 4)) @ params["embed"]["kernel"] + params["embed"]["bias"]
+    assert_allclose(tokens[:, 1:], patches + params["positions"][None], rtol=1e-5, atol=1e-5)
+    assert_allclose(tokens[0, 0], params["class_token"][0, 0], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
-    "model", [MLPEncoder((6, 4), use_norm=True), MLPEncoder((6,)), ConvEncoder(2)]
+    "model",
+    [
+        MLPEncoder((6, 4), use_norm=True),
+        MLPEncoder((6,)),
+        ConvEncoder(2),
+        ViTFeatureEncoder((16, 17, 2), **{**VIT, "patch_size": 1, "depth": 1}, pooling="mean"),
+    ],
 )
 def test_every_parameter_learns(model, dead_parameters):
     assert dead_parameters(model, (16, 17, 2)) == set()
@@ -99,6 +136,10 @@ def test_every_parameter_learns(model, dead_parameters):
         (lambda: ResNetEncoder(20), "depth=20 is unknown; choose one of 18, 34, 50"),
         (lambda: ResNetEncoder(18, "big"), "stem='big' is unknown"),
         (lambda: ResNetEncoder(18, width=0), "width must be an integer of at least 1, got 0"),
+        (lambda: ViTFeatureEncoder((8, 8)), r"image_shape must be \(height, width, channels\)"),
+        (lambda: ViTFeatureEncoder((8, 8, 1), 3), "patch_size=3 does not divide image height 8"),
+        (lambda: ViTFeatureEncoder((8, 8, 1), 4, 8, 1, 3), "encoder width=8 must be a multiple"),
+        (lambda: ViTFeatureEncoder((8, 8, 1), 4, pooling="max"), "pooling='max' is unknown"),
     ],
 )
 def test_bad_options(make, message):
