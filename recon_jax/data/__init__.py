@@ -32,29 +32,3 @@ from recon_jax.data.sources import open_source as open_source
 from recon_jax.data.subsets import PairedBatch as PairedBatch
 from recon_jax.data.subsets import paired_batches as paired_batches
 from recon_jax.data.subsets import source_subset as source_subset
-
-__all__ = [
-    "NORMALIZATIONS",
-    "Batch",
-    "Normalization",
-    "PairedBatch",
-    "Source",
-    "batch_at",
-    "epoch_batches",
-    "epoch_order",
-    "fit_normalization",
-    "fold_steps",
-    "from_arrays",
-    "latent_source",
-    "normalize",
-    "normalized_source",
-    "num_steps",
-    "open_source",
-    "paired_batches",
-    "per_image_standardize",
-    "prefetch",
-    "run_batches",
-    "scenes_source",
-    "source_share",
-    "source_subset",
-]

@@ -58,6 +58,10 @@ def from_arrays(
 
     Raises:
       ValueError: a shape, dtype, length, label or pixel is not as stated above.
+
+    >>> source = from_arrays(np.zeros((3, 8, 8), np.uint8), np.array([0, 1, 1]), ["cat", "dog"])
+    >>> source.num_images, source.image_shape, source.num_classes
+    (3, (8, 8, 1), 2)
     """
     images = check_images(np.asarray(images), name)
     labels = np.asarray(labels)

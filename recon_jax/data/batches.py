@@ -44,6 +44,9 @@ def num_steps(num_images: int, batch_size: int, drop_last: bool = False) -> int:
 
     Raises:
       ValueError: a number is below 1.
+
+    >>> num_steps(1000, batch_size=256), num_steps(1000, batch_size=256, drop_last=True)
+    (4, 3)
     """
     _require_at_least("num_images", num_images, 1)
     _require_at_least("batch_size", batch_size, 1)

@@ -94,6 +94,9 @@ def exact(
         images have the same features.
 
     Source: Tomasini et al. 2022 (arXiv 2210.01506), scalings with depth; derived here.
+
+    >>> exact(3, filter_size=3).D.round(3).tolist()
+    [0.333, 0.158, 0.106]
     """
     check_net(num_layers, filter_size, stride, dimensions)
     check_sites(num_sites, num_layers, filter_size, stride)

@@ -156,6 +156,9 @@ def temperature_for(displacement: ArrayLike, size: Size, cutoff: int) -> ArrayLi
       ValueError: if a number is out of range.
 
     Source: Petrini et al. 2021 (arXiv 2105.02468), released code.
+
+    >>> round(temperature_for(displacement=1.0, size=32, cutoff=3), 6)
+    0.001132
     """
     check_not_negative("displacement", displacement, "in pixels")
     return 4 * displacement**2 / (math.pi * _squared_side(size) * math.log(as_cutoff(cutoff)))
@@ -191,6 +194,9 @@ def temperature_bounds(size: Size, cutoff: int) -> tuple[float, float]:
     Args:
       size: n, or (H, W), for which n^2 is (H^2 + W^2) / 2.
       cutoff: c >= 2.
+
+    Returns:
+      (least, largest).
 
     Raises:
       ValueError: if a number is out of range.

@@ -1,4 +1,7 @@
-"""Paper 2: what encoder and projector keep; ranks, tangent planes, subspaces, invariance."""
+"""Paper 2: what encoder and projector keep; ranks, tangent planes, subspaces, invariance.
+
+Source: Cosentino et al. 2022 (arXiv 2205.06926).
+"""
 
 from recon_jax.geometry.intrinsic_dimension import DIMENSION_METHODS as DIMENSION_METHODS
 from recon_jax.geometry.intrinsic_dimension import intrinsic_dimension as intrinsic_dimension

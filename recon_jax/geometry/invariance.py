@@ -35,6 +35,10 @@ def non_invariance(
 
     Source: Cosentino et al. 2022 (arXiv 2205.06926) compare the invariance of encoder and
     projector; this ratio was defined for this library.
+
+    >>> view = jnp.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    >>> round(float(non_invariance(view, view)), 6)
+    0.0
     """
     a, b = jnp.asarray(view_a), jnp.asarray(view_b)
     check_features(a, "view_a")

@@ -59,6 +59,9 @@ def effective_rank(values_or_matrix: Float[ArrayLike, "*shape"]) -> Float[Array,
         throughout (outside jit; NaN within).
 
     Source: Roy & Vetterli 2007 (The effective rank), with squared singular values.
+
+    >>> round(float(effective_rank(jnp.array([2.0, 2.0, 2.0, 0.0]))), 3)
+    3.0
     """
     array = _checked("values_or_matrix", values_or_matrix)
     values = _singular_values(array)

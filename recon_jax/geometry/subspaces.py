@@ -51,6 +51,9 @@ def subspace_alignment(
 
     Source: Cosentino et al. 2022 (arXiv 2205.06926) compare a projector's row space with the
     tangent plane; principal angles: Bjorck & Golub 1973.
+
+    >>> round(float(subspace_alignment(jnp.eye(3)[:, :2], jnp.eye(3)[:, 1:])), 3)
+    0.5
     """
     a = as_stack("basis_a", basis_a, "D, K")
     b = as_stack("basis_b", basis_b, "D, K")

@@ -59,7 +59,12 @@ def one_hot_error(
 
 
 def is_correct(logits: Float[Array, "n c"], labels: Integer[ArrayLike, " n"]) -> Bool[Array, " n"]:
-    """Whether the largest logit, the first of equal ones, is that of the label."""
+    """Whether the largest logit, the first of equal ones, is that of the label.
+
+    Args:
+      logits: (N, C).
+      labels: class indices (N,) in 0 .. C - 1.
+    """
     return jnp.argmax(logits, 1) == jnp.asarray(labels)
 
 

@@ -75,6 +75,9 @@ def to_levels(images: Shaped[ArrayLike, "..."], levels: int) -> Int[Array, "..."
     Raises:
       ValueError: if L is out of range, the dtype is another one, or a pixel is not in [0, 1]
         (checked outside jit; within it such pixels get the nearest level).
+
+    >>> to_levels(jnp.array([0.0, 0.4, 1.0]), 4).tolist()
+    [0, 1, 3]
     """
     check_levels(levels)
     dtype = jnp.result_type(images)
@@ -141,6 +144,9 @@ def bits_per_dimension(
 
     Raises:
       ValueError: if `image_shape` is not such a triple.
+
+    >>> round(float(bits_per_dimension(28 * 28 * math.log(256), (28, 28, 1))), 3)
+    8.0
     """
     sides = tuple(image_shape)
     if len(sides) != 3 or not all(isinstance(side, Integral) and side >= 1 for side in sides):

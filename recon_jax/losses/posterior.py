@@ -36,6 +36,9 @@ def _check_scale(scale: ArrayLike) -> None:
 def gaussian_kl(posterior: Posterior) -> Float[Array, "n z"]:
     """KL(q(z_d | x) || N(0, 1)) = (mean^2 + scale^2 - 1) / 2 - log scale, in nats, >= 0.
 
+    Args:
+      posterior: means and standard deviations (N, Z).
+
     Raises:
       ValueError: if a scale is not positive (checked outside jit).
     """

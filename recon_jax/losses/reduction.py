@@ -14,6 +14,9 @@ def total_of(
     Args:
       values: one number an image (N,); booleans count as 0 and 1.
       mask: False or 0 for padding, whose value is left out even if it is NaN; None counts all.
+
+    Returns:
+      (total, weight), scalars.
     """
     values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
     if mask is None:
@@ -23,5 +26,9 @@ def total_of(
 
 
 def mean_of(total: tuple[Float[Array, ""], Float[Array, ""]]) -> Float[Array, ""]:
-    """The mean total / weight; 0 where nothing counts, so that gradients stay finite."""
+    """The mean total / weight; 0 where nothing counts, so that gradients stay finite.
+
+    Args:
+      total: (total, weight), from `total_of`.
+    """
     return total[0] / jnp.maximum(total[1], 1)

@@ -1,4 +1,7 @@
-"""Paper 5: data of known features, two-layer networks, pretraining, and what each captured."""
+"""Paper 5: data of known features, two-layer networks, pretraining, and what each captured.
+
+Source: Pan, Zhou & Yan 2023 (arXiv 2206.03826).
+"""
 
 from recon_jax.multiview.activation_maps import RegionCounts as RegionCounts
 from recon_jax.multiview.activation_maps import distinct_regions as distinct_regions

@@ -176,6 +176,9 @@ def expected_coverage(num_features: int, num_kernels: int) -> float:
       ValueError: if a number is out of range.
 
     Source: derived here (coupon collecting), for Pan et al. 2023 (arXiv 2206.03826).
+
+    >>> round(expected_coverage(num_features=10, num_kernels=50), 3)
+    0.995
     """
     check_count("num_features", num_features, 1, "features there are to capture")
     check_count("num_kernels", num_kernels, 0, "kernels that lock on one feature each")

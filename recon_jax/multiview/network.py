@@ -81,6 +81,11 @@ def block_head(
 ) -> Float[Array, "c r"]:
     """The head of supervised learning (k, R): class c sums kernels c m .. (c + 1) m - 1, m = R / k.
 
+    Args:
+      num_classes: k.
+      num_kernels: R, a multiple of k.
+      dtype: of the head.
+
     Raises:
       ValueError: if k does not divide R.
     """

@@ -42,6 +42,9 @@ def teacher_scale_bounds(
       ValueError: if a number is out of range (theta: checked outside jit).
 
     Source: derived here from the expectation over masks, `mask_reconstruction_loss`.
+
+    >>> [round(float(bound), 3) for bound in teacher_scale_bounds(0.5, 2)]
+    [1.107, 1.189]
     """
     check_keep(keep)
     check_count("patches_per_feature", patches_per_feature, 1, "C_p")

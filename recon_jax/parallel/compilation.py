@@ -41,7 +41,12 @@ def cpu_compiler_options() -> dict[str, bool | str]:
 
 
 def fast_jit(fn: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """`jax.jit` with `cpu_compiler_options`; `options` (donate_argnums, ...) go to `jax.jit`."""
+    """`jax.jit` with `cpu_compiler_options`; `options` (donate_argnums, ...) go to `jax.jit`.
+
+    Args:
+      fn: the function.
+      **options: of `jax.jit`.
+    """
     return jax.jit(fn, compiler_options=cpu_compiler_options() or None, **options)
 
 

@@ -56,6 +56,10 @@ def _require_mapping(name: str | None) -> str:
 def split_leading(tree: T, devices: int) -> T:
     """Reshape every leaf (N, ...) to (devices, N / devices, ...).
 
+    Args:
+      tree: arrays with a leading axis of one length N.
+      devices: by which N is divided.
+
     Raises:
       ValueError: if N is not a multiple of `devices`; pmap itself would drop devices silently.
     """

@@ -33,7 +33,11 @@ def _own(tree: T) -> T:
 
 
 def is_row_sharded(matrix: jax.Array) -> bool:
-    """True if no device holds all rows."""
+    """True if no device holds all rows.
+
+    Args:
+      matrix: an array on devices, at least one axis.
+    """
     sharding = getattr(matrix, "sharding", None)
     return sharding is not None and sharding.shard_shape(matrix.shape)[0] < matrix.shape[0]
 

@@ -52,6 +52,9 @@ def accuracy(
 
     Raises:
       ValueError: if the lengths differ or are 0, or a score is not finite (outside jit).
+
+    >>> float(accuracy(jnp.array([[0.1, 0.9], [0.8, 0.2]]), jnp.array([1, 1])))
+    0.5
     """
     scores, labels = jnp.asarray(scores), jnp.asarray(labels)
     if scores.ndim == 2:

@@ -60,7 +60,11 @@ def _bytes(aval: Any) -> int:
 
 
 def tree_bytes(tree: Any) -> int:
-    """Bytes of all arrays, or `jax.ShapeDtypeStruct`s, of a pytree."""
+    """Bytes of all arrays, or `jax.ShapeDtypeStruct`s, of a pytree.
+
+    Args:
+      tree: any pytree of them.
+    """
     return sum(_bytes(leaf) for leaf in jax.tree.leaves(tree))
 
 

@@ -1,4 +1,7 @@
-"""Paper 1 in closed form: moments, spectra, corruptions, autoencoders, alignment, neutrality."""
+"""Paper 1 in closed form: moments, spectra, corruptions, autoencoders, alignment, neutrality.
+
+Source: Balestriero & LeCun 2024 (arXiv 2402.11337).
+"""
 
 from recon_jax.spectral.alignment import alignment_curve as alignment_curve
 from recon_jax.spectral.alignment import corruption_impact as corruption_impact

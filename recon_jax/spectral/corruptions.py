@@ -100,7 +100,11 @@ def on_images(fn: Callable[[Array], Array], image_shape: ImageShape):
 
 
 def identity(image_shape: ImageShape) -> Corruption:
-    """No corruption: T(x) = x, G = I, second moment S. Denoising becomes PCA."""
+    """No corruption: T(x) = x, G = I, second moment S. Denoising becomes PCA.
+
+    Args:
+      image_shape: (H, W, C).
+    """
     shape = check_shape(image_shape)
     return Corruption(
         name="none",
@@ -183,6 +187,9 @@ def compose(corruptions: Sequence[Corruption], image_shape: ImageShape) -> Corru
     Args:
       corruptions: at least one, all for `image_shape`.
       image_shape: (H, W, C).
+
+    Raises:
+      ValueError: if there is no corruption.
     """
     shape = check_shape(image_shape)
     corruptions = tuple(corruptions)

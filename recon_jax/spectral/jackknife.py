@@ -16,14 +16,28 @@ from recon_jax.spectral.moments import Moments, merge_moments
 
 
 def union_moments(folds: Sequence[Moments]) -> Moments:
-    """The statistics of all folds together; ValueError if there is none."""
+    """The statistics of all folds together.
+
+    Args:
+      folds: statistics of disjoint sets of images.
+
+    Raises:
+      ValueError: if there is no fold.
+    """
     if not folds:
         raise ValueError("there is no fold to merge")
     return functools.reduce(merge_moments, folds)
 
 
 def leave_one_out(folds: Sequence[Moments]) -> list[Moments]:
-    """For each fold, the statistics of all others; ValueError for fewer than two folds."""
+    """For each fold, the statistics of all others.
+
+    Args:
+      folds: statistics of disjoint sets of images, two or more.
+
+    Raises:
+      ValueError: for fewer than two folds.
+    """
     if len(folds) < 2:
         raise ValueError(f"leaving one out needs at least 2 folds, got {len(folds)}")
     return [union_moments([*folds[:i], *folds[i + 1 :]]) for i in range(len(folds))]

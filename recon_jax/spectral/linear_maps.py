@@ -65,6 +65,9 @@ def blur(stddev: float, image_shape: ImageShape, *, noise: ArrayLike = 0.0) -> C
       stddev: of the kernel in pixels, > 0.
       image_shape: (H, W, C).
       noise: standard deviation of the added isotropic noise, >= 0.
+
+    Raises:
+      ValueError: if a number is out of range.
     """
     shape = check_shape(image_shape)
     if not stddev > 0:
@@ -106,6 +109,9 @@ def grayscale(image_shape: ImageShape, *, noise: ArrayLike = 0.0) -> Corruption:
     Args:
       image_shape: (H, W, 3).
       noise: standard deviation of the added isotropic noise, >= 0.
+
+    Raises:
+      ValueError: if there are not three channels, or the noise is out of range.
     """
     shape = check_shape(image_shape)
     if shape[2] != 3:

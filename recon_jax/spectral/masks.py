@@ -121,6 +121,10 @@ def patch_mask(
 
     Raises:
       ValueError: if the ratio is out of range or the patch does not divide the image.
+
+    >>> corruption = patch_mask(0.75, 4, (8, 8, 1))
+    >>> [round(float(pixel), 3) for pixel in corruption.gain(jnp.ones((1, 64)))[0, :2]]
+    [0.25, 0.25]
     """
     shape = check_shape(image_shape)
     check_range("ratio", ratio, 0, 1)
@@ -147,6 +151,11 @@ def pixel_mask(
     """Every pixel is dropped independently with probability `ratio`: patches of one pixel.
 
     See `patch_mask`; with `per_channel` every scalar is dropped on its own.
+
+    Args:
+      ratio: probability that a pixel is dropped, in [0, 1).
+      image_shape: (H, W, C).
+      per_channel: drop every channel of a pixel on its own.
     """
     masked = patch_mask(ratio, 1, image_shape, per_channel=per_channel)
     return masked._replace(name=f"pixel_mask({number(ratio)})")

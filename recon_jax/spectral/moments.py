@@ -82,6 +82,10 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
     S = S_a + S_b + d d^T N_a N_b / N, and each cross moment is re-centred on the joint mean
     (Chan, Golub & LeVeque 1983).
 
+    Args:
+      a: statistics of one set.
+      b: statistics of the other.
+
     Raises:
       ValueError: if the two differ in number of features or classes.
     """
@@ -294,6 +298,10 @@ def scale_moments(moments: Moments, scale: ArrayLike) -> Moments:
 
     The normalisations that are linear in the images need no second pass: with the factor
     1 / sqrt(trace(S) / (N D)) the images have one global standard deviation of 1.
+
+    Args:
+      moments: of the images before.
+      scale: by which pixels are multiplied.
     """
     scale = jnp.broadcast_to(jnp.asarray(scale, moments.mean.dtype), moments.mean.shape)
     return moments._replace(
@@ -304,12 +312,20 @@ def scale_moments(moments: Moments, scale: ArrayLike) -> Moments:
 
 
 def global_std(moments: Moments) -> Float[Array, ""]:
-    """One standard deviation over all pixels of the centred images: sqrt(trace(S) / (N D))."""
+    """One standard deviation over all pixels of the centred images: sqrt(trace(S) / (N D)).
+
+    Args:
+      moments: of at least one image.
+    """
     return jnp.sqrt(jnp.trace(moments.scatter) / (moments.count * moments.num_features))
 
 
 def pixel_std(moments: Moments) -> Float[Array, " d"]:
-    """Standard deviation of every pixel over the images: sqrt(diag(S) / N)."""
+    """Standard deviation of every pixel over the images: sqrt(diag(S) / N).
+
+    Args:
+      moments: of at least one image.
+    """
     return jnp.sqrt(jnp.diag(moments.scatter) / moments.count)
 
 

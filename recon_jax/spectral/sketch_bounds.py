@@ -78,5 +78,8 @@ def sketched_variance(sketch: Sketch) -> Float[Array, " l"]:
 
     sum_{j <= k} theta_j / trace(S): exact for these vectors, and the closest lower bound on
     `explained_variance` of as many principal components that they allow.
+
+    Args:
+      sketch: with L vectors.
     """
     return jnp.cumsum(sketch.values) / sketch.total

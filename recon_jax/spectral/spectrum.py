@@ -66,7 +66,15 @@ def eigendecompose(moments: Moments) -> Spectrum:
 
 
 def explained_variance(spectrum: Spectrum) -> Float[Array, " d"]:
-    """Fraction of the pixel variance held by the first k components, k = 1 .. D; ends at 1."""
+    """Fraction of the pixel variance held by the first k components, k = 1 .. D; ends at 1.
+
+    Args:
+      spectrum: of the data.
+
+    >>> spectrum = Spectrum(jnp.array([3.0, 1.0]), jnp.eye(2), jnp.zeros(2))
+    >>> explained_variance(spectrum).tolist()
+    [0.75, 1.0]
+    """
     cumulative = jnp.cumsum(spectrum.values)
     return cumulative / cumulative[-1]
 
@@ -185,6 +193,15 @@ def learned_fraction(
     """How much of each mode gradient flow has learned at `time`; see `learning_times`.
 
     a_k(t) = 1 / (1 + (1/a_0 - 1) exp(-2 s_k^2 t)), in (0, 1).
+
+    Args:
+      spectrum: of the data.
+      time: t >= 0, in units of 1 / (learning rate x summed squared loss).
+      initial: a_0 in (0, 1).
+
+    >>> spectrum = Spectrum(jnp.array([1.0, 0.01]), jnp.eye(2), jnp.zeros(2))
+    >>> [round(float(part), 3) for part in learned_fraction(spectrum, 5.0)]
+    [0.957, 0.001]
     """
     logit = jnp.log(jnp.asarray(initial) / (1 - jnp.asarray(initial)))
     logit = jnp.broadcast_to(logit, spectrum.values.shape)

@@ -109,6 +109,10 @@ def stream_moments(
       ValueError: if there is no image, an image size changes between batches, a label is out of
         range, a pixel is NaN or infinite, a batch cannot be split evenly over the devices, or the
         engine is unknown, or is the host's in a run of several processes.
+
+    >>> moments = stream_moments([(np.eye(2), np.array([0, 1]))], num_classes=2)
+    >>> int(moments.count), moments.mean.tolist()
+    (2, [0.5, 0.5])
     """
     dtype = jnp.dtype(dtype or jnp.result_type(float))
     moments = fold_moments(batches, num_classes, dtype, engine)

@@ -93,6 +93,9 @@ def kept_components(subspace: Subspace, spectrum: Spectrum) -> tuple[slice, floa
     Args:
       subspace: of the spectrum.
       spectrum: of the data.
+
+    Returns:
+      (slice of the components, per cent).
     """
     values = np.asarray(spectrum.values, np.float64)
     rank = split_by_variance(spectrum, subspace.threshold)[0].shape[1]

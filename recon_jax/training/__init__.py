@@ -1,10 +1,12 @@
 """Training: a state, a pure step, and a loop that can be killed at any moment.
 
-schedule = make_schedule("cosine", 1e-3, total_steps=1000, warmup_steps=100)
-optimizer = make_optimizer("adamw", schedule, weight_decay=0.05, clip_norm=1.0)
-state = init_state(params, optimizer, key=jax.random.key(0))
-step = data_parallel(make_train_step(loss_fn, optimizer, axis_name=AXIS))
-state = fit(state, step, lambda s: batch_at(source, step=s, batch_size=256), 1000, workdir=path)
+A run in five lines:
+
+    schedule = make_schedule("cosine", 1e-3, total_steps=1000, warmup_steps=100)
+    optimizer = make_optimizer("adamw", schedule, weight_decay=0.05, clip_norm=1.0)
+    state = init_state(params, optimizer, key=jax.random.key(0))
+    step = data_parallel(make_train_step(loss_fn, optimizer, axis_name=AXIS))
+    state = fit(state, step, lambda s: batch_at(source, step=s, batch_size=256), 1000, workdir=path)
 """
 
 from recon_jax.training.checkpoints import Checkpoints as Checkpoints

@@ -212,13 +212,13 @@ def _writing(checkpoints: Checkpoints, step: int | None) -> Iterator[None]:
 
 
 def check_saving(checkpoints: Checkpoints) -> None:
-    """Raise the OSError of a failed save in the background, without waiting for one under way."""
+    """Raise the OSError of a failed save of checkpoints, without waiting for one under way."""
     if not checkpoints.manager.is_saving_in_progress():
         finish_saving(checkpoints)
 
 
 def finish_saving(checkpoints: Checkpoints) -> None:
-    """Wait until what is being saved is on the disk.
+    """Wait until what is being saved of these checkpoints is on the disk.
 
     Raises:
       OSError: if it could not be written.
@@ -237,11 +237,11 @@ def _prune(checkpoints: Checkpoints) -> None:
 
 
 def best_step(checkpoints: Checkpoints) -> int | None:
-    """Step of the checkpoint with the best metric, the earliest of equals; None without any."""
+    """Step of the best of the checkpoints by the metric, the first of equals; None without any."""
     found = {}
     for step in sorted(checkpoints.manager.all_steps()) if checkpoints.best_mode else ():
         with contextlib.suppress(DamagedError):
-            metric = _read_manifest(checkpoints, step)["metric"]
+            metric = read_manifest(checkpoints, step)["metric"]
             if metric is not None and np.isfinite(metric):
                 found[step] = metric
     if not found:
@@ -249,7 +249,8 @@ def best_step(checkpoints: Checkpoints) -> int | None:
     return (max if checkpoints.best_mode == "max" else min)(found, key=found.get)
 
 
-def _read_manifest(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
+def read_manifest(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
+    """What a checkpoint says of itself, see `save_checkpoint`; DamagedError if it cannot."""
     try:
         args = ocp.args.Composite(manifest=ocp.args.JsonRestore())
         wrapped = checkpoints.manager.restore(step, args=args).manifest
@@ -322,7 +323,7 @@ def _newest_good(checkpoints, template, identity, total_steps):
     for step in sorted(checkpoints.manager.all_steps(), reverse=True):
         path = checkpoints.folder / str(step)
         try:
-            manifest = _read_manifest(checkpoints, step)
+            manifest = read_manifest(checkpoints, step)
             fingerprint.require_same_run(path, step, manifest, template, identity, total_steps)
             stored = _read_leaves(checkpoints, step, template, manifest["leaves"])
         except DamagedError as error:

@@ -80,6 +80,9 @@ def two_views(
       keys: one for each image (N,), such as `example_keys`.
       images: (N, H, W, C) in [0, 1].
       strength: a number or (N,), in [0, 1].
+
+    Returns:
+      First and second views, (N, H, W, C) each.
     """
     view_a, view_b = jnp.split(_stacked_views(policy, keys, images, strength), 2)
     return view_a, view_b

@@ -93,7 +93,11 @@ def guided_loss(
 
 
 def guided_metrics(model: GuidedAutoencoder) -> MetricsFn:
-    """Metrics of a guided autoencoder in evaluation mode, under the names of `guided_loss`."""
+    """Metrics of a guided autoencoder in evaluation mode, under the names of `guided_loss`.
+
+    Args:
+      model: images -> `models.Guided`.
+    """
 
     def metrics(state: TrainState, batch):
         images = unit_pixels(batch.images)

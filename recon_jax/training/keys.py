@@ -16,7 +16,12 @@ import jax.numpy as jnp
 
 
 def step_key(key: jax.Array, step: jax.Array | int) -> jax.Array:
-    """Key of a step: fold_in(key, step)."""
+    """Key of a step: fold_in(key, step).
+
+    Args:
+      key: of the run.
+      step: from 0.
+    """
     return jax.random.fold_in(key, step)
 
 
@@ -36,5 +41,10 @@ def example_keys(key: jax.Array, count: int, axis_name: str | None = None) -> ja
 
 
 def device_key(key: jax.Array, axis_name: str | None = None) -> jax.Array:
-    """A key for this device alone: fold_in(key, index of the device), 0 without devices."""
+    """A key for this device alone: fold_in(key, index of the device), 0 without devices.
+
+    Args:
+      key: the same on all devices.
+      axis_name: of the device axis; None is one device.
+    """
     return jax.random.fold_in(key, 0 if axis_name is None else jax.lax.axis_index(axis_name))

@@ -28,7 +28,11 @@ def merge_metrics(first: Metrics, second: Metrics) -> dict[str, tuple[Any, Any]]
 
 
 def compute_metrics(metrics: Metrics) -> dict[str, float]:
-    """Means of merged metrics: total / weight, NaN where the weight is 0. For use outside jit."""
+    """Means of merged metrics: total / weight, NaN where the weight is 0. For use outside jit.
+
+    Args:
+      metrics: name to (total, weight).
+    """
     return {
         name: float(total) / float(weight) if float(weight) else float("nan")
         for name, (total, weight) in metrics.items()

@@ -17,7 +17,11 @@ from recon_jax.files import write_bytes
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The records of a metrics file; [] without a file. Lines that are no records are left out."""
+    """The records of a metrics file; [] without a file. Lines that are no records are left out.
+
+    Args:
+      path: of the file that `fit` writes.
+    """
     if not Path(path).exists():
         return []
     return [json.loads(line) for line in _whole_lines(Path(path).read_bytes())]

@@ -127,7 +127,12 @@ def _check_smoothing(label_smoothing: float, label_loss: str) -> None:
 
 
 def classification_metrics(model: nn.Module, *, label_loss: str = "cross_entropy") -> MetricsFn:
-    """Metrics of a classifier in evaluation mode: the loss by its name, accuracy."""
+    """Metrics of a classifier in evaluation mode: the loss by its name, accuracy.
+
+    Args:
+      model: images -> logits.
+      label_loss: a key of `losses.LABEL_LOSSES`.
+    """
     _check_label_loss(label_loss)
 
     def metrics(state: TrainState, batch):
@@ -167,7 +172,11 @@ def autoencoder_loss(
 
 
 def autoencoder_metrics(model: nn.Module) -> MetricsFn:
-    """Metrics of an autoencoder in evaluation mode: squared_error."""
+    """Metrics of an autoencoder in evaluation mode: squared_error.
+
+    Args:
+      model: images -> `models.Autoencoding`.
+    """
 
     def metrics(state: TrainState, batch):
         images = unit_pixels(batch.images)

@@ -90,6 +90,10 @@ def make_schedule(
 
     Source: cosine, Loshchilov & Hutter 2017 (arXiv 1608.03983); one cycle, Smith & Topin 2018
       (arXiv 1708.07120).
+
+    >>> schedule = make_schedule("cosine", peak=1.0, total_steps=100, warmup_steps=10)
+    >>> [round(float(schedule(step)), 3) for step in (0, 5, 10, 55)]
+    [0.0, 0.5, 1.0, 0.5]
     """
     if name not in SCHEDULES:
         raise ValueError(f"unknown schedule {name!r}; choose one of {', '.join(SCHEDULES)}")
