@@ -89,15 +89,9 @@ def _random(subjects, encoder, dimension, seeds):
 
 
 def _supervised(subjects, encoder, dimension, seeds):
-    fault = label_fault(subjects)
-    return (
-        ([], f"no supervised closed form: {fault}")
-        if fault
-        else (
-            [supervised_encoder(subjects)],
-            "",
-        )
-    )
+    if fault := label_fault(subjects):
+        return [], f"no supervised closed form: {fault}"
+    return [supervised_encoder(subjects)], ""
 
 
 # Name: (subjects, encoder, its dimension, seeds) -> encoders, the seeds of one row, and why there
