@@ -22,15 +22,15 @@ without one must be given:
   `spectral.make_corruption`), and changes ({}: fields of `train` that are its own); beside the
   options of "random".
 - "random": model, options ({}: of the model; image_shape and num_classes are filled in), layer
-  ("": the output; else a name of `models.layer_shapes`) or method ("": `__call__`; such as
-  "encode"), pool ("": none; "mean" over positions or tokens; "first" token), and normalize ("none";
-  "channels": mean and deviation of each channel of the training images; "global": their mean image
-  and one deviation; "imagenet").
+  ("": the output; else a name of `models.layer_shapes`, such as "latent" of an autoencoder), pool
+  ("none", "mean" over positions or tokens, or "first" token), and normalize ("none"; "channels":
+  mean and deviation of each channel of the training images; "global": their mean image and one
+  deviation; "imagenet").
 - "checkpoint": run (folder of one training run of this library, such as WORKDIR/runs/NAME), beside
   the options of "random", as the run had them.
 - "weights": path (a .safetensors), family ("classifier": a residual network or vision transformer
   of timm's or torchvision's layout, see `models.load_encoder`; "masked_autoencoder": see
-  `models.load_published`, to be pooled), heads (0: by width), pool.
+  `models.load_published`, of tokens to be pooled), heads (0: by width), pool.
 - "python": function ("module:name" of images (N, H, W, C), float32 in [0, 1], to features (N, ...);
   the current folder is searched too). It may be one of NumPy or PyTorch, or an `audit.Encoder`.
 """
@@ -42,7 +42,7 @@ from configs.training import data_fields, train_fields
 AUTOENCODER = {
     "model": "conv_autoencoder",
     "options": {"depth": 3, "first_width": 32, "latent_size": 5},
-    "method": "encode",
+    "layer": "latent",
 }
 ENCODERS = (
     (
@@ -64,7 +64,7 @@ RESNET = {"model": "resnet18", "layer": "pooled", "changes": {"augment": "crop_f
 LARGE_AUTOENCODER = {
     "model": "resnet18_autoencoder",
     "options": {"latent_size": 512},
-    "method": "encode",
+    "layer": "latent",
 }
 
 VARIANTS = {
