@@ -1,4 +1,4 @@
-"""What every audit is compared with: pixels, PCA, the supervised closed form, random weights."""
+"""What every audit is compared with: pixels, PCA, the supervised closed form, untrained."""
 
 from __future__ import annotations
 

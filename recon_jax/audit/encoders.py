@@ -83,5 +83,5 @@ def _name_of(encode: Any) -> str:
 
 def fresh_encoder(encoder: Encoder, seed: int) -> Encoder:
     """The same architecture with the random weights of a seed; `encoder.fresh` must be there."""
-    made = as_encoder(encoder.fresh(seed), name=f"{encoder.name}, random weights")
+    made = as_encoder(encoder.fresh(seed), name=f"{encoder.name}, untrained")
     return made._replace(fresh=None)

@@ -45,7 +45,7 @@ def test_every_measure_of_every_row(report):
         "net",
         "pixels",
         "PCA of 4",
-        "net, random weights",
+        "net, untrained",
         "supervised closed form",
     ]
     assert [row.dimension for row in report.rows] == [4, 12, 4, 4, 4]
@@ -79,7 +79,7 @@ def test_facts_of_the_report(report):
     assert report.source["images"] == 96
     assert report.source["test_images"] == 24
     assert report.variance.sum() == pytest.approx(1)
-    assert {"images", "net", "net, random weights", "total"} <= set(report.seconds)
+    assert {"images", "net", "net, untrained", "total"} <= set(report.seconds)
     assert set(report.setting) >= {*OPTIONS, "measures", "baselines", "num_images", "test"}
     assert "git_revision" in report.provenance
 

@@ -79,7 +79,7 @@ def test_random_networks_are_made_by_seed():
         return functools.partial(lambda w, images: images * w, jnp.float32(seed))
 
     encoders = random_encoders(as_encoder(np.sin, name="net", fresh=fresh), (4, 9))
-    assert [encoder.name for encoder in encoders] == ["net, random weights"] * 2
+    assert [encoder.name for encoder in encoders] == ["net, untrained"] * 2
     assert [float(encoder.features(1)) for encoder in encoders] == [4, 9]
 
 

@@ -39,13 +39,13 @@ def test_whether_to_compile_is_left_open():
 
 def test_fresh_encoders_are_called_random_and_have_no_others():
     made = fresh_encoder(as_encoder(mean_colour, fresh=lambda seed: np.sin), 3)
-    assert made.name == "mean_colour, random weights"
+    assert made.name == "mean_colour, untrained"
     assert made.features is np.sin
     assert made.fresh is None
     nested = fresh_encoder(
         as_encoder(mean_colour, fresh=lambda seed: Encoder(f"x{seed}", np.cos, fresh=np.sin)), 3
     )
-    assert nested == Encoder("mean_colour, random weights", np.cos)
+    assert nested == Encoder("mean_colour, untrained", np.cos)
 
 
 @pytest.mark.parametrize(
