@@ -86,7 +86,9 @@ def test_networks_are_asked_about_test_images_as_they_see_them(context, model, v
     images = np.asarray(data.normalize(context.normalization, pixels))
     _, inside = model.apply(variables, images, mutable=["intermediates"])
     tokens = inside["intermediates"]["encoder"]["blocks"]["block1"]
-    maps = activation_maps.eigen_cam(np.asarray(tokens)[:, 1:].reshape(8, 2, 2, 16))
+    maps = activation_maps.eigen_cam(
+        np.asarray(tokens)[:, 1:].reshape(8, 2, 2, 16), center=context.config.regions.center
+    )
     np.testing.assert_allclose(found["maps"], maps, atol=1e-3)
     # Every part by hand for the first image.
     order = np.argsort(-found["maps"][0].ravel(), kind="stable")
