@@ -196,7 +196,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
         "setting": note,
         "command": " ".join(["python -m experiments.learning_order", *sys.argv[1:]]),
         "seeds": seeds,
-        "seconds": round(seconds, 1),
+        "wall_seconds": round(seconds, 1),
     }
     results = {
         "summary": summary,
