@@ -45,7 +45,15 @@ def test_every_output_is_there(finished):
     wanted |= {f"figures/{f}.{e}" for f in figures for e in ("png", "pdf")}
     assert wanted <= names
     results = json.loads((workdir / "results.json").read_text())
-    for field in ("versions", "git_revision", "device", "wall_seconds", "command", "seeds", "setting"):
+    for field in (
+        "versions",
+        "git_revision",
+        "device",
+        "wall_seconds",
+        "command",
+        "seeds",
+        "setting",
+    ):
         assert results[field] is not None
     assert len(results["summary"]) == 4
     assert "Reduced: fewer images, 8 latents instead of 512" in results["setting"]
