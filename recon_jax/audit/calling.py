@@ -57,31 +57,19 @@ def callables_of(encoder: Encoder, batch: np.ndarray, jit: bool, with_layers: bo
 
 def compiled(function: Callable) -> Callable:
     """The function in one program; of a `functools.partial`, one for all arrays in it."""
-    whole = parallel.fast_jit(lambda images: _ordered(function(images)))
-    if not isinstance(function, functools.partial):
-        return whole
-    leaves, tree = jax.tree.flatten((function.args, function.keywords))
-    is_array = tuple(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves)
-    arrays = [leaf for leaf, taken in zip(leaves, is_array, strict=True) if taken]
-    static = tuple(None if taken else leaf for leaf, taken in zip(leaves, is_array, strict=True))
-    try:
-        program = _program(function.func, tree, static, is_array)
-    except TypeError:  # something in it has no hash
-        return whole
-    return functools.partial(program, arrays)
+    frame, arrays = parallel.take_arrays(function)
+    build = _program_once if frame.is_key else _program
+    return functools.partial(build(frame), arrays)
 
 
-@functools.lru_cache(maxsize=16)
-def _program(func: Callable, tree: Any, static: tuple, is_array: tuple[bool, ...]) -> Callable:
-    """A compiled (arrays, images) -> outputs of a partial whose arrays were taken out."""
+def _program(frame: parallel.Frame) -> Callable:
+    """A compiled (arrays, images) -> outputs of the function of a frame."""
+    return parallel.fast_jit(
+        lambda arrays, images: _ordered(parallel.put_arrays(frame, arrays)(images))
+    )
 
-    def run(arrays, images):
-        rest = iter(arrays)
-        leaves = [next(rest) if taken else s for s, taken in zip(static, is_array, strict=True)]
-        args, keywords = tree.unflatten(leaves)
-        return _ordered(func(*args, images, **keywords))
 
-    return parallel.fast_jit(run)
+_program_once = functools.lru_cache(maxsize=16)(_program)
 
 
 def _ordered(found: Any) -> Any:

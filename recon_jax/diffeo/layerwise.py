@@ -180,47 +180,27 @@ def _summaries(sets: list[OrderedDict], weights: Array, summarise: Callable) -> 
     return summaries
 
 
-def _split(fn: Callable) -> tuple[tuple, list[Any]]:
-    """A function as a key of what is not an array in it, and the arrays."""
-    if not isinstance(fn, functools.partial):
-        return (fn, None, ()), []
-    leaves, tree = jax.tree.flatten((fn.args, fn.keywords))
-    arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array | np.ndarray)]
-    static = tuple(
-        None if isinstance(leaf, jax.Array | np.ndarray) else (type(leaf), leaf) for leaf in leaves
-    )
-    return (fn.func, tree, static), arrays
-
-
-def _build(summarise: Callable, func: Callable, tree: Any, static: tuple) -> Callable:
-    """A compiled (arrays, batch, weights) -> summaries of the function that `_split` took apart."""
+def _build(summarise: Callable, frame: parallel.Frame) -> Callable:
+    """A compiled (arrays, batch, weights) -> summaries of the function of a frame."""
 
     def run(arrays, batch, weights):
-        args, keywords = (), {}
-        if tree is not None:
-            rest = iter(arrays)
-            args, keywords = tree.unflatten([next(rest) if s is None else s[1] for s in static])
+        fn = parallel.put_arrays(frame, arrays)
         # Three calls take hardly longer to compile than one on all images together, and a layer's
         # features can go as soon as the three are compared.
-        sets = [_named(func(*args, images, **keywords), len(images)) for images in batch]
+        sets = [_named(fn(images), len(images)) for images in batch]
         return _summaries(sets, weights, summarise)
 
     return parallel.fast_jit(run)
 
 
-# Only of functions whose arrays were taken out, which keeps no parameters alive.
 _build_once = functools.lru_cache(maxsize=8)(_build)
 
 
 def _compiled(fn: Callable, summarise: Callable) -> Callable:
     """A function (batch, weights) -> summaries by name, in one program."""
-    parts, arrays = _split(fn)
-    try:
-        hash(parts)
-        kept = bool(arrays)
-    except TypeError:
-        kept = False
-    return functools.partial((_build_once if kept else _build)(summarise, *parts), arrays)
+    frame, arrays = parallel.take_arrays(fn)
+    build = _build_once if frame.is_key else _build
+    return functools.partial(build(summarise, frame), arrays)
 
 
 def _eager(fn: Callable, summarise: Callable) -> Callable:

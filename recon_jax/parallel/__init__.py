@@ -4,9 +4,12 @@
 and `host` are about the machine this process is on.
 """
 
+from recon_jax.parallel.compilation import Frame as Frame
 from recon_jax.parallel.compilation import cpu_compiler_options as cpu_compiler_options
 from recon_jax.parallel.compilation import enable_compilation_cache as enable_compilation_cache
 from recon_jax.parallel.compilation import fast_jit as fast_jit
+from recon_jax.parallel.compilation import put_arrays as put_arrays
+from recon_jax.parallel.compilation import take_arrays as take_arrays
 from recon_jax.parallel.host import cpu_cores as cpu_cores
 from recon_jax.parallel.host import host_map as host_map
 from recon_jax.parallel.host import is_cpu as is_cpu

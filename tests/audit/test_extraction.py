@@ -96,6 +96,20 @@ def test_functions_that_are_not_deterministic_are_seen():
     assert prepared(flatten).warnings == ()
 
 
+def test_equal_options_of_other_types_do_not_share_a_program():
+    weights = np.eye(2, dtype=np.float32)
+
+    def encode(weights, both, images):
+        rows = images.mean((1, 2))
+        return jnp.concatenate([rows @ weights] * (2 if both is True else 1), axis=1)
+
+    sizes = [
+        prepare(as_encoder(functools.partial(encode, weights, both), jit=True), IMAGES).dimension
+        for both in (True, 1, True)
+    ]
+    assert sizes == [4, 2, 4]
+
+
 def test_partials_of_arrays_share_a_program():
     traces = []
 
