@@ -41,7 +41,9 @@ def _subspace(column: str, name: str, paper: str = "55 against 45, TinyImageNet"
 
 
 def _scenes(rank: int) -> list[Rule]:
-    where = "compare | where image = {} px | where background = {} | columns K = " + str(rank)
+    where = "compare | where source = image_size={}, background_amplitude={} | columns K = " + str(
+        rank
+    )
     return [
         ahead(
             f"alignment falls with background, 32 px, K = {rank}",
@@ -58,15 +60,19 @@ def _scenes(rank: int) -> list[Rule]:
     ]
 
 
-def _learning(column: str) -> list[Rule]:
-    where = f"summary | where measure = {{}} | columns {column}"
-    rank = "rank correlation of predicted and observed learning time, learned modes"
+def _learning(network: str) -> list[Rule]:
+    arrival = f"perception | where features = {network} | columns {{}} at (epoch)"
     return [
-        within(f"modes are learned in the predicted order, {column}", where.format(rank), 0.9, 1),
+        within(
+            f"modes are learned in the predicted order, {network}",
+            f"order | where autoencoder = {network} | columns rank correlation",
+            0.9,
+            1,
+        ),
         ahead(
-            f"perception comes later than reconstruction, {column}",
-            where.format("perception within 95% of its end, at epoch"),
-            where.format("reconstruction within 95% of its end, at epoch"),
+            f"perception comes later than reconstruction, {network}",
+            arrival.format("perception"),
+            arrival.format("reconstruction"),
             "last",
         ),
     ]
@@ -272,15 +278,18 @@ RULES: Mapping[str, Sequence[Rule]] = {
     "alignment_imagenette32": _alignment("gaussian(0.5)", "patch_mask(0.75, 4x4)"),
     "alignment_scenes": _scenes(64),
     "subspace_cifar10": [
-        _subspace("ResNet9, crops and flips", "ResNet9"),
-        _subspace("MLP", "MLP", ABSTRACT),
+        _subspace("resnet9, crop_flip", "ResNet9"),
+        _subspace("mlp", "MLP", ABSTRACT),
     ],
-    "subspace_tiny_imagenet20": [_subspace("ResNet9, crops and flips", "ResNet9")],
+    "subspace_tiny_imagenet20": [_subspace("resnet9, crop_flip", "ResNet9")],
     "subspace_embedded": [
-        _subspace("ResNet9, crops and flips", "ResNet9"),
-        _subspace("MLP", "MLP", ABSTRACT),
+        _subspace("resnet9, crop_flip", "ResNet9"),
+        _subspace("mlp", "MLP", ABSTRACT),
     ],
-    "learning_order_embedded": [*_learning("convolutional"), *_learning("MLP")],
+    "learning_order_embedded": [
+        *_learning("convolutional, depth 3"),
+        *_learning("MLP, depth 3"),
+    ],
     "guidance_embedded": [*_guidance(8), *_guidance(16), *_guidance(32)],
     "mask_sweep_embedded": _mask_sweep(),
     "mask_sweep_cifar10": _mask_sweep(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -130,20 +131,31 @@ def neutrality_table(findings: Sequence[Finding], setting: Setting) -> Table:
     return Table("neutrality", "Can it ever help?", columns, rows, note, 3)
 
 
+def _distinct_names(names: Sequence[str]) -> tuple[list[str], str]:
+    """Names of sources SCHEME:FIELD&FIELD without the fields that all have, and what all have."""
+    parts = [re.split("[:&]", name) for name in names]
+    common = [part for part in parts[0] if all(part in other for other in parts)]
+    short = [", ".join(part for part in own if part not in common) for own in parts]
+    if not common or len(set(short)) < len(names) or not all(short):
+        return list(names), ""
+    return short, ", ".join(common)
+
+
 def comparison_table(compared: Sequence[Compared], ranks: Sequence[int], note: str) -> Table:
     """Alignment of sources side by side: at fixed K, and at fixed shares of the dimensions."""
     shares = (1, 5, 20)
+    names, common = _distinct_names([item.name for item in compared])
 
     def cell(values):
         text = f"{100 * values.mean():.1f}"
         return text if len(values) == 1 else f"{text} ± {100 * values.std(ddof=1):.1f}"
 
     rows = []
-    for item in compared:
+    for name, item in zip(names, compared, strict=True):
         size = item.curves.shape[1]
         at = [*ranks, *(max(share * size // 100, 1) for share in shares)]
         cells = [cell(item.curves[:, rank - 1]) if rank <= size else "-" for rank in at]
-        rows.append([item.name, size, cell(item.label_r2), *cells])
+        rows.append([name, size, cell(item.label_r2), *cells])
     columns = ["source", "D", "labels R²", *(f"K = {rank}" for rank in ranks)]
     columns += [f"K = {share}% of D" for share in shares]
     chance = ", ".join(f"{100 * (share / 100) ** 0.5:.0f}% at {share}% of D" for share in shares)
@@ -151,7 +163,7 @@ def comparison_table(compared: Sequence[Compared], ranks: Sequence[int], note: s
         "Alignment a(K) of plain reconstruction (%). Labels R² is what all pixels explain of the "
         "labels (%, adjusted for their number): where it is near 0, a(K) is sqrt(K / D) whatever "
         f"the images are ({chance}). {note} The paper says that alignment falls with resolution "
-        "and background; it gives no numbers."
+        f"and background; it gives no numbers.{f' All sources: {common}.' if common else ''}"
     )
     return Table("compare", "Which images are misaligned?", columns, rows, note, 3)
 

@@ -198,7 +198,7 @@ def order_table(runs: Sequence[LearningRun], setting: LearningSetting, note: str
             ]
         )
     columns = ["autoencoder", "learned", "rank correlation"]
-    columns += ["all modes", "rank correlation", "at most", "exponent"]
+    columns += ["all modes", "rank correlation, all modes", "at most", "exponent"]
     text = (
         f"Modes of which {100 * setting.fraction:g}% was reconstructed by epoch "
         f"{setting.epochs[-1]}, and Spearman's correlation of the epoch at which it was with the "

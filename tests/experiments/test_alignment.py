@@ -8,7 +8,7 @@ import pytest
 
 from configs import alignment as recipe
 from experiments import alignment
-from recon_jax import data, spectral
+from recon_jax import data, report, spectral
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +26,7 @@ def finished(tmp_path_factory):
     return workdir, alignment.run(small(), workdir, [0])
 
 
-def test_every_output_is_there(finished):
+def test_every_output_is_there(finished, rules_fit):
     workdir, _ = finished
     names = {str(path.relative_to(workdir)) for path in workdir.rglob("*") if path.is_file()}
     wanted = {"report.html", "results.json", "config.json", "metrics.jsonl"}
@@ -34,6 +34,7 @@ def test_every_output_is_there(finished):
     figures = ("spectrum", "alignment", "impact")
     wanted |= {f"figures/{f}.{e}" for f in figures for e in ("png", "pdf")}
     assert wanted <= names
+    rules_fit("alignment_embedded", workdir)
     results = json.loads((workdir / "results.json").read_text())
     for field in ("versions", "git_revision", "device", "wall_seconds", "command", "seeds"):
         assert results[field] is not None
@@ -91,7 +92,7 @@ def test_normalisations_match_normalised_images(tmp_path, normalization):
     np.testing.assert_allclose(moments.scatter, centred.T @ centred, rtol=1e-4, atol=1e-3)
 
 
-def test_scenes_are_compared_over_seeds(tmp_path):
+def test_scenes_are_compared_over_seeds(tmp_path, rules_fit):
     config = alignment.smoke(recipe.get_config("scenes"))
     config.data.limit = 200
     config.compare = ("scenes:image_size=8&background_amplitude=0.5&num_images=200",)
@@ -99,6 +100,9 @@ def test_scenes_are_compared_over_seeds(tmp_path):
     assert len(table.rows) == 1
     assert table.rows[0][1] == 8 * 8 * 3
     assert all("±" in cell for cell in table.rows[0][2:])
+    (tmp_path / "tables").mkdir()
+    report.write_table(tmp_path / "tables", table)
+    rules_fit("alignment_scenes", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_exponents_of_exact_powers(stride, depth):
 
 
 @pytest.mark.slow
-def test_a_run_and_its_resumption(tmp_path, monkeypatch):
+def test_a_run_and_its_resumption(tmp_path, monkeypatch, rules_fit):
     config = small(nets=((6, 3, 1, 1, 32), (3, 2, 2, 1, 32)), repeats=(400, 400))
     results = depth_laws.run(config, tmp_path, [0, 1])
     names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
@@ -90,6 +90,7 @@ def test_a_run_and_its_resumption(tmp_path, monkeypatch):
     wanted = {f"tables/{name}.{end}" for name in tables for end in ("md", "csv", "tex")}
     wanted |= {"figures/depth_laws.png", "figures/depth_laws.pdf", "report.html", "config.json"}
     assert wanted <= names
+    rules_fit("depth_laws", tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 2 * 3 * 2
     assert results["summary"][0].startswith("D agrees with the exact sums to 1e-06")

@@ -37,7 +37,7 @@ def tables(workdir):
 
 
 @pytest.mark.slow
-def test_every_output_is_there(finished):
+def test_every_output_is_there(finished, rules_fit):
     workdir, results = finished
     names = {str(path.relative_to(workdir)) for path in workdir.rglob("*") if path.is_file()}
     wanted = {"report.html", "results.json", "config.json", "metrics.jsonl"}
@@ -47,6 +47,7 @@ def test_every_output_is_there(finished):
         f"runs/latent4-guidance{g}-seed{s}/metrics.jsonl" for g in ("0", "0.01") for s in (0, 1)
     }
     assert wanted <= names
+    rules_fit("guidance_embedded", workdir)
     written = json.loads((workdir / "results.json").read_text())
     for field in ("versions", "git_revision", "device", "wall_seconds", "command", "seeds"):
         assert written[field] is not None

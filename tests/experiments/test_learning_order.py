@@ -36,7 +36,7 @@ def table_of(workdir, name):
 
 
 @pytest.mark.slow
-def test_every_output_is_there(finished):
+def test_every_output_is_there(finished, rules_fit):
     workdir, _, _ = finished
     names = {str(path.relative_to(workdir)) for path in workdir.rglob("*") if path.is_file()}
     wanted = {"report.html", "results.json", "config.json", "metrics.jsonl"}
@@ -44,6 +44,7 @@ def test_every_output_is_there(finished):
     figures = ("spectrum", "learned", "times", "perception")
     wanted |= {f"figures/{f}.{e}" for f in figures for e in ("png", "pdf")}
     assert wanted <= names
+    rules_fit("learning_order_embedded", workdir)
     results = json.loads((workdir / "results.json").read_text())
     for field in (
         "versions",

@@ -85,7 +85,9 @@ def test_features_are_pooled_tokens_of_whole_images(context):
 
 
 @pytest.mark.slow
-def test_every_output_is_there_and_the_same_command_trains_nothing(tmp_path, monkeypatch):
+def test_every_output_is_there_and_the_same_command_trains_nothing(
+    tmp_path, monkeypatch, rules_fit
+):
     with jax.enable_x64(False):
         results = mask_sweep.run(small(), tmp_path / "run", [0, 1])
     names = {str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").rglob("*")}
@@ -94,6 +96,7 @@ def test_every_output_is_there_and_the_same_command_trains_nothing(tmp_path, mon
     wanted |= {f"figures/{f}.png" for f in ("scatter", "corruptions")}
     wanted |= {f"runs/patch_subset-0.75-4-seed{s}/metrics.jsonl" for s in (0, 1)}
     assert wanted <= names
+    rules_fit("mask_sweep_embedded", tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [line["seed"] for line in lines] == [0, 1] * 4
     assert len(results["cells"]) == 4

@@ -267,12 +267,13 @@ def results_without_times(workdir):
 
 
 @pytest.mark.slow
-def test_a_run_and_its_resumption(tmp_path):
+def test_a_run_and_its_resumption(tmp_path, rules_fit):
     config = small(**{"data.train_limit": 80, "data.test_limit": 40})
     first, copy = tmp_path / "first", tmp_path / "copy"
     masked_autoencoder.run(config, first, [0, 1])
     for name in ("report.html", "tables/readouts.md", "figures/reconstructions.png"):
         assert (first / name).stat().st_size > 100
+    rules_fit("masked_autoencoder_embedded", first)
     lines = (first / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 12
     assert "smoke run" in (first / "tables" / "readouts.md").read_text()

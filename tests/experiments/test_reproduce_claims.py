@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import reproduce_pages
+from experiments import reproduce_pages, reproduce_runs, subspace_runs
 from experiments.reproduce_claims import (
     ahead,
     at_most,
@@ -13,6 +13,7 @@ from experiments.reproduce_claims import (
     read_number,
     within,
 )
+from experiments.reproduce_jobs import JOBS
 from experiments.reproduce_rules import RULES
 from recon_jax import report
 from recon_jax.report.recorded import FAILS, HOLDS, UNDECIDED
@@ -118,3 +119,13 @@ def test_all_rules_find_their_cells_in_the_committed_tables():
         assert len(made.claims) == len(rules)
         assert not [claim for claim in made.claims if claim.measured.startswith("not in")]
         assert made.claims == records[name].claims
+
+
+def test_rules_for_subspaces_name_networks_of_the_job():
+    jobs = [job for job in JOBS[1] if job.experiment == "subspace_classification"]
+    assert jobs
+    for job in jobs:
+        config = reproduce_runs.config_of(job, {}, smoke=False)
+        networks = {setup.name for setup in subspace_runs.setups_of(config)}
+        for rule in RULES[job.name]:
+            assert {cell.rpartition("columns ")[2] for cell in rule.cells} <= networks

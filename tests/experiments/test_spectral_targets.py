@@ -161,11 +161,12 @@ def results_without_times(workdir: Path):
 
 
 @pytest.mark.slow
-def test_a_run_and_its_resumption(tmp_path):
+def test_a_run_and_its_resumption(tmp_path, rules_fit):
     first, copy = tmp_path / "first", tmp_path / "copy"
     spectral_targets.run(small(), first, [0, 1])
     for name in ("report.html", "tables/targets.md", "figures/accuracy.png", "figures/targets.pdf"):
         assert (first / name).stat().st_size > 100
+    rules_fit("spectral_targets_embedded", first)
     lines = [json.loads(line) for line in (first / "metrics.jsonl").read_text().splitlines()]
     assert [(line["target"], line["seed"]) for line in lines] == [
         (target, seed) for target in ("all", "bottom 25%", "none") for seed in (0, 1)

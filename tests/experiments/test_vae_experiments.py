@@ -197,12 +197,13 @@ KILLED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", RECIPES)
-def test_a_run_and_its_resumption(experiment, tmp_path):
+def test_a_run_and_its_resumption(experiment, tmp_path, rules_fit):
     first, copy = tmp_path / "first", tmp_path / "copy"
     config = small(experiment)
     experiment.run(config, first, [0, 1])
     for name in ("report.html", *FILES[experiment]):
         assert (first / name).stat().st_size > 100
+    rules_fit(f"{experiment.__name__.partition('.')[2]}_embedded", first)
     shutil.copytree(first, copy)
     # As if killed in the middle of a training.
     for cached in (copy / "cache").glob(f"{KILLED[experiment]}-*.npz"):

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from recon_jax.report import findings as words
 
@@ -87,3 +88,31 @@ def test_comparison_of_sources():
     assert table.rows[1] == ["real", 10, "50.0", "10.0", "-", "10.0", "10.0", "20.0"]
     assert "45% at 20% of D" in table.note
     assert "Over seeds 0, 1." in table.note
+
+
+def test_sources_are_named_by_what_tells_them_apart():
+    curves, readable = np.full((2, 100), 0.5), np.array([0.1, 0.3])
+    names = [
+        f"scenes:image_size={size}&pose=0.2&noise={noise}" for size in (8, 16) for noise in (0, 1)
+    ]
+    compared = [words.Compared(name, curves, readable) for name in names]
+    table = words.comparison_table(compared, [10], "Note.")
+    assert [row[0] for row in table.rows] == [
+        "image_size=8, noise=0",
+        "image_size=8, noise=1",
+        "image_size=16, noise=0",
+        "image_size=16, noise=1",
+    ]
+    assert "All sources: scenes, pose=0.2." in table.note
+    assert table.rows[0][2:4] == ["20.0 ± 14.1", "50.0 ± 0.0"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["embedded"], ["embedded", "tfds:mnist"], ["scenes:a=1", "scenes:a=1&b=2"], ["x:a", "x:a"]],
+)
+def test_sources_that_parts_do_not_tell_apart_keep_their_names(names):
+    compared = [words.Compared(name, np.full((1, 10), 0.5), np.array([0.1])) for name in names]
+    table = words.comparison_table(compared, [2], "Note.")
+    assert [row[0] for row in table.rows] == names
+    assert "All sources" not in table.note
