@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -252,9 +251,8 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     """Do everything for one config; returns what results.json holds."""
     start = time.perf_counter()
     validate(config)
-    workdir = report.prepare_workdir(workdir)
+    workdir = cli.begin(config, workdir)
     jax.config.update("jax_enable_x64", config.precision == "float64")
-    report.write_json(workdir / "config.json", config.to_dict())
     context = prepare(config, workdir, seeds[0])
 
     found = []
@@ -269,23 +267,14 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
         tables.append(compare(config, workdir, seeds))
     summary = words.recommend(found, context.setting, masks)
     figures = draw(context, found, masks)
-    for table in tables:
-        report.write_table(workdir / "tables", table)
 
-    facts = report.provenance() | {
-        "setting": context.setting.note,
-        "command": " ".join(["python -m experiments.alignment", *sys.argv[1:]]),
-        "seeds": seeds,
-        "wall_seconds": round(time.perf_counter() - start, 1),
-    }
     results = {
         "summary": summary,
-        "setting": context.setting._asdict(),
+        "reconstruction": context.setting._asdict(),
         "corruptions": [item._asdict() for item in found],
         "sweep": masks._asdict(),
-        **{key: value for key, value in facts.items() if key != "setting"},
+        "setting": context.setting.note,
     }
-    report.write_json(workdir / "results.json", results)
     sections = [
         report.Section("Which subspace does reconstruction learn?", (), *figures["spectrum"]),
         report.Section("Which corruption would help?", (), *figures["alignment"], tables[:1]),
@@ -295,9 +284,8 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     if config.compare:
         sections.append(report.Section("Which images are misaligned?", tables=tables[2:]))
     title = f"Does reconstruction of {context.source.name} serve perception?"
-    report.write_report(workdir / "report.html", title, summary, sections, facts)
-    cli.show(tables, summary, workdir / "report.html")
-    return results
+    facts = cli.facts_of("alignment", seeds, start)
+    return cli.publish(workdir, title, sections, tables, results, facts)
 
 
 if __name__ == "__main__":

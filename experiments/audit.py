@@ -117,8 +117,7 @@ def write_outputs(
     workdir = context.workdir
     audited = reports[0] if len(reports) == 1 else audit.compare(reports)
     glance = overview.overview_table(audited)
-    for table in (glance, *tables.audit_tables(audited).values()):
-        report.write_table(workdir / "tables", table)
+    every = [glance, *tables.audit_tables(audited).values()]
     drawn = report.save_figures(workdir / "figures", figures.audit_figures(audited))
     seconds = {one.encoder.name: one.seconds for one in reports}
     results = {
@@ -128,16 +127,16 @@ def write_outputs(
         "setting": describe(context, built),
     }
     sections = page.audit_sections(audited, drawn)
-    return cli.publish(workdir, page.audit_title(audited), sections, [glance], results, facts)
+    title = page.audit_title(audited)
+    return cli.publish(workdir, title, sections, every, results, facts, shown=1)
 
 
 def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     """Do everything for one config; returns what results.json holds."""
     start = time.perf_counter()
     validate(config)
-    workdir = report.prepare_workdir(workdir)
+    workdir = cli.begin(config, workdir)
     context = audit_runs.open_data(config, workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
     reports, built = run_all(context, seeds)
     facts = cli.facts_of("audit", seeds, start)
     return write_outputs(context, reports, built, facts)

@@ -207,8 +207,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     del seeds  # nothing is random that a number depends on
     start = time.perf_counter()
     validate(config)
-    workdir = report.prepare_workdir(workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
+    workdir = cli.begin(config, workdir)
     sized, tables, rates, compared = [], [], {}, []
     if config.devices:
         collectives = collectives_of_steps(config)

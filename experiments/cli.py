@@ -161,6 +161,17 @@ def main(
         sys.exit(2)
 
 
+def begin(config: ConfigDict, workdir: Path) -> Path:
+    """The workdir, made if it is not there, with the config in it.
+
+    Raises:
+      ValueError: if it cannot be written.
+    """
+    workdir = report.prepare_workdir(workdir)
+    report.write_json(workdir / "config.json", config.to_dict())
+    return workdir
+
+
 def facts_of(name: str, seeds: Sequence[int], start: float) -> dict[str, Any]:
     """What results.json says of how a run came about: versions, device, command, seeds, seconds.
 
@@ -183,26 +194,30 @@ def publish(
     tables: Sequence[Table],
     results: Mapping[str, Any],
     facts: Mapping[str, Any],
+    shown: int | None = None,
 ) -> dict[str, Any]:
-    """Write results.json and report.html, and print the findings.
+    """Write tables/, results.json and report.html, and print the findings.
 
     Args:
       workdir: of the run.
       title: of the report.
       sections: of the report.
-      tables: that are printed.
+      tables: all of them.
       results: with "summary", findings in words, and "setting".
       facts: from `facts_of`.
+      shown: how many of the tables are printed; all if not given.
 
     Returns:
       What results.json holds.
     """
+    for table in tables:
+        report.write_table(workdir / "tables", table)
     content = {**results, **facts}
     report.write_json(workdir / "results.json", content)
     file = workdir / "report.html"
     setting = {**facts, "setting": results["setting"]}
     report.write_report(file, title, results["summary"], sections, setting)
-    show(tables, results["summary"], file)
+    show(tables[:shown], results["summary"], file)
     return content
 
 

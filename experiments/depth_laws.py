@@ -216,12 +216,10 @@ def write_outputs(
 ) -> dict[str, Any]:
     """Tables, figure, results.json and report; returns what results.json holds."""
     tables = [
-        words.depth_table(outcomes, note),
         words.agreement_table(outcomes, note),
         words.exponent_table(fits, note),
+        words.depth_table(outcomes, note),
     ]
-    for table in tables:
-        report.write_table(workdir / "tables", table)
     summary = words.answer(outcomes, fits)
     figure = words.depth_figure(outcomes)
     path, caption = report.save_figures(
@@ -235,15 +233,14 @@ def write_outputs(
     }
     sections = [report.Section("Measured, exact and asymptotic", (), path, caption, tables)]
     title = "Depth laws of deformations and noise"
-    return cli.publish(workdir, title, sections, tables[1:], results, facts)
+    return cli.publish(workdir, title, sections, tables, results, facts, shown=2)
 
 
 def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     """Do everything for one config; returns what results.json holds."""
     start = time.perf_counter()
     validate(config)
-    workdir = report.prepare_workdir(workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
+    workdir = cli.begin(config, workdir)
     outcomes: list[words.Outcome] = []
     with jax.enable_x64(config.precision == "float64"):
         for net in report.progress(config.nets, "networks"):

@@ -144,8 +144,6 @@ def write_outputs(
     workdir, note = context.workdir, describe(context, outcomes, seeds, facts)
     claims = stability_claims.find_claims(outcomes)
     tables = [stability_claims.claims_table(claims, note), words.nets_table(outcomes, note)]
-    for table in tables:
-        report.write_table(workdir / "tables", table)
     pictures = {
         "error": (stability_figures.error_figure(outcomes), stability_figures.ERROR_CAPTION)
     }
@@ -184,8 +182,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     """Do everything for one config; returns what results.json holds."""
     start = time.perf_counter()
     validate(config)
-    workdir = report.prepare_workdir(workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
+    workdir = cli.begin(config, workdir)
     context = stability_runs.open_data(config, workdir)
     outcomes = run_all(context, seeds)
     facts = cli.facts_of("diffeo_stability", seeds, start)

@@ -245,8 +245,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     start = time.perf_counter()
     validate(config)
     capture_runs.require_different(seeds)
-    workdir = report.prepare_workdir(workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
+    workdir = cli.begin(config, workdir)
     found = run_study(config, workdir, seeds)
     report.write_jsonl(workdir / "metrics.jsonl", records(found, seeds))
     facts = cli.facts_of("downstream_transfer", seeds, start)
@@ -255,8 +254,6 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     rules = f"{words.PAPER} {words.RULES} {note}"
     title = "What is claimed of transferred features, and what was measured"
     tables = [words.transfer_table(found, note), claims_table(title, claims, rules)]
-    for table in tables:
-        report.write_table(workdir / "tables", table)
     pictures = {"transfer": (words.transfer_figure(found), words.CAPTION)}
     path, caption = report.save_figures(workdir / "figures", pictures)["transfer"]
     results = {

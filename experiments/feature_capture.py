@@ -185,8 +185,6 @@ def write_outputs(
                             claims, rules),
         words.sweeps_table(points, setting, note),
     ]  # fmt: skip
-    for table in tables:
-        report.write_table(workdir / "tables", table)
     pictures = capture_figures.all_figures(study, points, setting)
     figures = report.save_figures(workdir / "figures", pictures)
     results = {
@@ -209,8 +207,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     start = time.perf_counter()
     validate(config)
     capture_runs.require_different(seeds)
-    workdir = report.prepare_workdir(workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
+    workdir = cli.begin(config, workdir)
     study = capture_runs.run_main(config, workdir, seeds)
     asked = [(sweep, value) for sweep in words.SWEEPS for value in config.sweeps[sweep]]
     few = seeds[: config.sweep_seeds]

@@ -168,8 +168,6 @@ def write_outputs(
         words.guidance_table(outcomes, note),
         words.frontier_table(frontiers, theory_note),
     ]
-    for table in tables:
-        report.write_table(context.workdir / "tables", table)
     figure = words.guidance_figure(outcomes, frontiers)
     path = report.save_figure(context.workdir / "figures", "guidance", figure)
     results = {
@@ -187,15 +185,14 @@ def write_outputs(
     ]
     title = f"Do equal reconstructions of {context.train.name} hide different perception?"
     # The second table is long.
-    return cli.publish(context.workdir, title, sections, tables[:1], results, facts)
+    return cli.publish(context.workdir, title, sections, tables, results, facts, shown=1)
 
 
 def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     """Do everything for one config; returns what results.json holds."""
     start = time.perf_counter()
     validate(config)
-    workdir = report.prepare_workdir(workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
+    workdir = cli.begin(config, workdir)
     context = open_data(config, workdir, config.data.image_size)
     check_against(context)
     variance = find_variance(context)

@@ -14,7 +14,7 @@ and a folder of its own for every run in runs/. The same command resumes.
 
 from __future__ import annotations
 
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -169,9 +169,9 @@ def draw(
 
 def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     """Do everything for one config; returns what results.json holds."""
+    start = time.perf_counter()
     validate(config)
-    workdir = report.prepare_workdir(workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
+    workdir = cli.begin(config, workdir)
     context = learning_runs.prepare(config, workdir)
     setting = make_setting(context, seeds)
     runs = []
@@ -180,7 +180,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
         records = (words.learning_record(item, setting) for item in runs)
         report.write_jsonl(workdir / "metrics.jsonl", records)
 
-    facts = report.provenance()
+    facts = cli.facts_of("learning_order", seeds, start)
     seconds = sum(item.seconds for item in runs)
     note = f"{setting.note} {trained.device_note(facts, seconds)}"
     tables = [
@@ -190,14 +190,6 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     ]
     summary = words.learning_findings(runs, setting)
     figures = draw(runs, setting, workdir / "figures")
-    for table in tables:
-        report.write_table(workdir / "tables", table)
-    facts |= {
-        "setting": note,
-        "command": " ".join(["python -m experiments.learning_order", *sys.argv[1:]]),
-        "seeds": seeds,
-        "wall_seconds": round(seconds, 1),
-    }
     results = {
         "summary": summary,
         "modes": setting._asdict(),
@@ -207,9 +199,8 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
             | {"seconds": round(item.seconds, 1)}
             for item in runs
         ],
-        **facts,
+        "setting": note,
     }
-    report.write_json(workdir / "results.json", results)
     sections = [
         report.Section("What is reconstructed first?", (), *figures["spectrum"], tables[:1]),
         report.Section("Does gradient flow predict the order?", (), *figures["times"], tables[1:2]),
@@ -217,9 +208,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
         report.Section("When does perception come?", (), *figures["perception"], tables[2:]),
     ]
     title = f"In which order are the modes of {context.train.name} learned?"
-    report.write_report(workdir / "report.html", title, summary, sections, facts)
-    cli.show(tables, summary, workdir / "report.html")
-    return results
+    return cli.publish(workdir, title, sections, tables, results, facts)
 
 
 if __name__ == "__main__":

@@ -136,7 +136,6 @@ def write_outputs(
     workdir, shots = context.workdir, context.config.probe.shots
     dataset = "CIFAR-10" if "cifar10" in context.config.data.source else context.train.name
     table = words.local_vae_table(outcomes, baselines, shots, note, dataset=dataset)
-    report.write_table(workdir / "tables", table)
     summary = words.answer(outcomes, baselines)
     figures = report.save_figures(
         workdir / "figures",
@@ -168,8 +167,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     """Do everything for one config; returns what results.json holds."""
     start = time.perf_counter()
     validate(config)
-    workdir = report.prepare_workdir(workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
+    workdir = cli.begin(config, workdir)
     context = vae_runs.open_data(config, workdir)
     for name in config.decoders:
         vae_runs.make_model(context, name, config.latent_sizes[0])

@@ -15,7 +15,6 @@ the workdir.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -180,8 +179,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     """Do everything for one config; returns what results.json holds."""
     start = time.perf_counter()
     validate(config)
-    workdir = report.prepare_workdir(workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
+    workdir = cli.begin(config, workdir)
     context = masked_runs.open_data(config, workdir)
     if max(config.ranks) > math.prod(context.train.image_shape):
         raise ValueError(
@@ -194,7 +192,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     cells = gather(context, predicted, runs)
 
     seconds = sum(float(run["seconds"]) for found in runs.values() for run in found)
-    facts = report.provenance()
+    facts = cli.facts_of("mask_sweep", seeds, start)
     note = f"{describe(context, seeds)} {trained.device_note(facts, seconds)}"
     references = {
         name: np.array([[base[name]["linear_probe"], base[name]["knn"]] for base in bases])
@@ -221,30 +219,19 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
             ),
         },
     )
-    for table in tables:
-        report.write_table(workdir / "tables", table)
-    facts |= {
-        "setting": note,
-        "command": " ".join(["python -m experiments.mask_sweep", *sys.argv[1:]]),
-        "seeds": seeds,
-        "wall_seconds": round(time.perf_counter() - start, 1),
-    }
-    content = {
+    results = {
         "summary": summary,
         "cells": [cell._asdict() for cell in cells],
         "references": references,
         "agreements": [item._asdict() for item in agreements],
-        **facts,
+        "setting": note,
     }
-    report.write_json(workdir / "results.json", content)
     sections = [
         report.Section("Does alignment predict accuracy?", (), *figures["scatter"], tables),
         report.Section("What the networks had to restore", (), *figures["corruptions"]),
     ]
     title = f"Which masks serve perception on {context.train.name}?"
-    report.write_report(workdir / "report.html", title, summary, sections, facts)
-    cli.show(tables, summary, workdir / "report.html")
-    return content
+    return cli.publish(workdir, title, sections, tables, results, facts)
 
 
 if __name__ == "__main__":

@@ -279,7 +279,6 @@ def write_outputs(
     ]
     note = " ".join(filter(None, parts))
     table = words.readout_table(readouts, context.config.published_epochs, note)
-    report.write_table(context.workdir / "tables", table)
     summary = words.answer(readouts)
     results = {
         "summary": summary,
@@ -300,9 +299,8 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     """Do everything for one config; returns what results.json holds."""
     start = time.perf_counter()
     validate(config)
-    workdir = report.prepare_workdir(workdir)
+    workdir = cli.begin(config, workdir)
     context, source = open_all(config, workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
     found = train_all(context, source, seeds)
     facts = cli.facts_of("masked_autoencoder", seeds, start)
     return write_outputs(context, source, found, seeds, facts)

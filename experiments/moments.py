@@ -138,9 +138,8 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     """Stream one config's images; returns what results.json holds."""
     start = time.perf_counter()
     validate(config)
-    workdir = report.prepare_workdir(workdir)
+    workdir = cli.begin(config, workdir)
     jax.config.update("jax_enable_x64", config.precision == "float64")
-    report.write_json(workdir / "config.json", config.to_dict())
     whole = open_data(config.data, seeded(config.data.source, seeds[0]))
     before = time.perf_counter()
     moments, streamed = stream(config, whole, workdir / FILE)

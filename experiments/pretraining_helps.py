@@ -226,8 +226,6 @@ def write_outputs(
         words.claims_table(claims, note),
         words.accuracy_table(outcomes, num_regions(context), note),
     ]
-    for table in tables:
-        report.write_table(context.workdir / "tables", table)
     pictures = draw(context, found, outcomes)
     results = {
         "summary": words.answer(claims),
@@ -248,8 +246,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     """Do everything for one config; returns what results.json holds."""
     start = time.perf_counter()
     validate(config)
-    workdir = report.prepare_workdir(workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
+    workdir = cli.begin(config, workdir)
     context, makers, counts = open_all(config, workdir)
     found = run_all(context, makers, seeds)
     facts = cli.facts_of("pretraining_helps", seeds, start)

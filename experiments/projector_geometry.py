@@ -173,8 +173,6 @@ def write_outputs(
         words.kept_table(outcomes, note),
         words.geometry_table(outcomes, note),
     ]
-    for table in tables:
-        report.write_table(workdir / "tables", table)
     pictures = {
         "strength": (
             projector_figures.strength_figure(outcomes, base, reference),
@@ -219,8 +217,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     """Do everything for one config; returns what results.json holds."""
     start = time.perf_counter()
     validate(config)
-    workdir = report.prepare_workdir(workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
+    workdir = cli.begin(config, workdir)
     context = projector_runs.open_data(config, workdir)
     flow = projector_runs.run_flow(config, seeds)
     outcomes = run_all(context, seeds)

@@ -135,8 +135,6 @@ def write_outputs(
         words.nets_table(outcomes, note),
         words.layers_table(outcomes, note),
     ]
-    for table in tables:
-        report.write_table(workdir / "tables", table)
     drawn = report.save_figures(workdir / "figures", scale_figures.draw(outcomes))
     sections = [
         report.Section("What the paper says, and what was found here", (), None, "", tables[:1]),
@@ -145,7 +143,7 @@ def write_outputs(
     ]
     results = {"summary": scale_claims.answer(claims), "runs": list(lines), "setting": note}
     title = f"Scale detection: {context.config.name}"
-    return cli.publish(workdir, title, sections, tables[:2], results, facts)
+    return cli.publish(workdir, title, sections, tables, results, facts, shown=2)
 
 
 def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
@@ -153,8 +151,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     start = time.perf_counter()
     scale_runs.validate(config)
     scale_runs.list_pairs(config)
-    workdir = report.prepare_workdir(workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
+    workdir = cli.begin(config, workdir)
     context = scale_runs.open_data(config, workdir)
     rows: dict[str, list] = {}
     nets = nets_of(config)

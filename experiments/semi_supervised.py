@@ -273,7 +273,6 @@ def write_outputs(
     """Table, figure, results.json and report; returns what results.json holds."""
     workdir = context.workdir
     table = words.semi_supervised_table(outcomes, note)
-    report.write_table(workdir / "tables", table)
     summary = words.answer(outcomes)
     figures = {"labels": (words.semi_supervised_figure(outcomes), words.CAPTION)}
     figures = report.save_figures(workdir / "figures", figures)
@@ -287,8 +286,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     """Do everything for one config; returns what results.json holds."""
     start = time.perf_counter()
     validate(config)
-    workdir = report.prepare_workdir(workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
+    workdir = cli.begin(config, workdir)
     context = vae_runs.open_data(config, workdir)
     for shots in config.shots:
         labelled_rows(context, shots, seeds[0])  # refuses more labels than there are

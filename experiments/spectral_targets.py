@@ -287,7 +287,6 @@ def write_outputs(
     found = [name for part, name in DATASETS.items() if part in context.config.data.source]
     dataset = found[0] if found else DEFAULT_DATASET
     table = words.target_table(outcomes, dataset, note)
-    report.write_table(workdir / "tables", table)
     summary = words.answer(outcomes)
     figures = report.save_figures(
         workdir / "figures",
@@ -314,8 +313,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     """Do everything for one config; returns what results.json holds."""
     start = time.perf_counter()
     validate(config)
-    workdir = report.prepare_workdir(workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
+    workdir = cli.begin(config, workdir)
     context = masked_runs.open_data(config, workdir)
     shape = context.train.image_shape
     corruption = spectral.make_corruption(config.corruption, shape)

@@ -16,7 +16,7 @@ metrics.jsonl, tables/ and figures/ into the workdir.
 
 from __future__ import annotations
 
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,9 @@ def draw(
 
 def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     """Do everything for one config; returns what results.json holds."""
+    start = time.perf_counter()
     validate(config)
-    workdir = report.prepare_workdir(workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
+    workdir = cli.begin(config, workdir)
     splits = subspace_runs.open_data(config)
     spectrum = subspace_runs.find_spectrum(splits, config.precision, workdir)
     cells = subspace_runs.cells_of(config, spectrum)
@@ -130,7 +130,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     outcomes = subspace_runs.gather(results, spectrum)
 
     seconds = sum(result["seconds"] for *_, result in results)
-    facts = report.provenance()
+    facts = cli.facts_of("subspace_classification", seeds, start)
     height, width, channels = splits.train.image_shape
     note = (
         f"{splits.train.name}, {splits.train.num_images:,} training and "
@@ -147,29 +147,18 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     ]
     summary = words.summarize(outcomes, config.pair)
     figures = draw(config, splits, spectrum, cells, outcomes, workdir / "figures")
-    for table in tables:
-        report.write_table(workdir / "tables", table)
-    facts |= {
-        "setting": note,
-        "command": " ".join(["python -m experiments.subspace_classification", *sys.argv[1:]]),
-        "seeds": seeds,
-        "wall_seconds": round(seconds, 1),
-    }
     content = {
         "summary": summary,
         "setups": {n: [o._asdict() for o in found] for n, found in outcomes.items()},
         "runs": [{"setup": n, "cell": c.label, "seed": s, **result} for n, c, s, result in results],
-        **facts,
+        "setting": note,
     }
-    report.write_json(workdir / "results.json", content)
     sections = [
         report.Section("Which side classifies better?", (), *figures["accuracy"], tables),
         report.Section("What the networks saw", (), *figures["images"]),
     ]
     title = f"Top or bottom of the spectrum of {splits.train.name}?"
-    report.write_report(workdir / "report.html", title, summary, sections, facts)
-    cli.show(tables, summary, workdir / "report.html")
-    return content
+    return cli.publish(workdir, title, sections, tables, content, facts)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,6 @@ def write_outputs(
     """Table, figures, results.json and report; returns what results.json holds."""
     workdir = context.workdir
     table = words.texture_table(points, context.config.probe.shots, note)
-    report.write_table(workdir / "tables", table)
     summary = words.texture_answer(points)
     figures = report.save_figures(
         workdir / "figures",
@@ -119,8 +118,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
     """Do everything for one config; returns what results.json holds."""
     start = time.perf_counter()
     validate(config)
-    workdir = report.prepare_workdir(workdir)
-    report.write_json(workdir / "config.json", config.to_dict())
+    workdir = cli.begin(config, workdir)
     points, rows, context = run_all(config, workdir, seeds)
     facts = cli.facts_of("texture", seeds, start)
     note = vae_readouts.describe(context, rows, seeds, facts)

@@ -242,9 +242,6 @@ def from_workdir(
         for table in tables
     ]
     claims = [table for table in tables if table.name == TABLE_OF_CLAIMS]
-    setting = results.get("setting", "")
-    if isinstance(setting, Mapping):  # of the closed forms, with their curves
-        setting = setting.get("note", "")
     command = re.sub(r" --workdir(=| )\S+", "", results["command"])
     cores = results.get("cpu_cores")
     return Record(
@@ -257,7 +254,7 @@ def from_workdir(
         seconds=float(results["wall_seconds"]),
         device=results["device"] + (f", {cores} CPU cores" if cores else ""),
         versions=results["versions"] | {"python": results["python"]},
-        setting=hide_paths(setting),
+        setting=hide_paths(results["setting"]),
         config=hide_paths(config),
         rules=claims[0].note if claims else "",
         claims=read_claims(claims[0]) if claims else [],
