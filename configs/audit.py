@@ -117,6 +117,7 @@ VARIANTS = {
     "published": {
         "data.source": "tfds:imagenette/160px-v2",
         "data.image_size": 224,
+        "audit.batch_size": 32,  # the maps of all layers of a batch are kept at a time
         "encoders": (("resnet50", "weights", {"path": "resnet50.safetensors"}),),
     },
 }
@@ -157,6 +158,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.audit.bootstraps = 200
     config.audit.shots = 5
     config.audit.neighbors = 20
+    config.audit.most_pixels = 2**14  # of larger images the spectrum is that of reduced ones
 
     config.update_from_flattened_dict(VARIANTS[variant])
     return config

@@ -43,7 +43,7 @@ def validate(config: ConfigDict) -> None:
         for name in options[field]:
             trained.require_choice(f"audit.{field}", name, known)
     least = {"draws": 1, "num_images": 0, "num_test_images": 0, "batch_size": 2, "cutoff": 2}
-    least |= {"probe_images": 2, "bootstraps": 2, "shots": 1, "neighbors": 1}
+    least |= {"probe_images": 2, "bootstraps": 2, "shots": 1, "neighbors": 1, "most_pixels": 1}
     for field, low in least.items():
         trained.require_at_least(f"audit.{field}", options[field], low)
     for strength in options.strengths:

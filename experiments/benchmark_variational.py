@@ -61,7 +61,7 @@ class MaskedStack(nn.Module):
     @nn.compact
     def __call__(self, pixels: jax.Array, *, train: bool = False) -> jax.Array:
         """The numbers of every pixel."""
-        x = models.MaskedConv(self.width, 7, "A", name="image_branch")(pixels)
+        x = models.MaskedConv(self.width, 7, "A", name="image_branch")(jnp.asarray(pixels))
         for _ in range(4):
             x = models.MaskedConv(self.width, 5, "B")(nn.relu(x))
         x = nn.relu(x)

@@ -14,7 +14,7 @@ from recon_jax.audit.baselines import BASELINES
 from recon_jax.audit.encoders import Encoder, as_encoder
 from recon_jax.audit.measuring import MEASURES, Bench, Setting, average, make_bench, measure
 from recon_jax.audit.records import Audited, AuditReport
-from recon_jax.audit.subjects import gather_subjects
+from recon_jax.audit.subjects import MOST_PIXELS, gather_subjects
 
 STRENGTHS = (0.1, 0.25, 0.5, 0.75, 1.0)
 
@@ -41,6 +41,7 @@ def audit(
     bootstraps: int = 200,
     shots: int = 5,
     neighbors: int = 20,
+    most_pixels: int = MOST_PIXELS,
 ) -> AuditReport:
     """What an encoder keeps of images, and what can be read from it.
 
@@ -83,14 +84,17 @@ def audit(
       bootstraps: resamples of the test images, at least 2.
       shots: images of each class of the few-shot probe.
       neighbors: of the nearest-neighbour probe.
+      most_pixels: numbers H W C of an image, at most, of whose pixels the spectrum is computed:
+        time grows with their cube. Larger images are reduced for it and for the baselines of
+        pixels; the encoder sees them whole.
 
     Returns:
       The AuditReport.
 
     Raises:
       ValueError: if an option is out of range, there are fewer than 10 images (50 are few), images
-        have more than 16,384 pixels and channels, or the encoder returns something else than one
-        array of finite real numbers with a row an image.
+        do not vary, or the encoder returns something else than one array of finite real numbers
+        with a row an image.
 
     Source: the measures of Balestriero & LeCun 2024 (arXiv 2402.11337), Cosentino et al. 2022
     (arXiv 2205.06926), Petrini et al. 2021 (arXiv 2105.02468) and Tomasini et al. 2022 (arXiv
@@ -110,9 +114,11 @@ def audit(
     )
     chosen = _names("baselines", baselines, BASELINES)
     limits = {"num_images": num_images, "num_test_images": num_test_images}
-    _check(setting, limits, bootstraps)
+    _check(setting, limits, {"bootstraps": bootstraps, "most_pixels": most_pixels})
     start = time.perf_counter()
-    subjects = gather_subjects(source, test, seed=setting.seeds[0], **limits)
+    subjects = gather_subjects(
+        source, test, seed=setting.seeds[0], most_pixels=most_pixels, **limits
+    )
     bench = make_bench(subjects, setting, bootstraps)
     seconds = {"images": time.perf_counter() - start}
     rows, warnings = _measure_all(bench, encoder, chosen, seconds)
@@ -127,6 +133,7 @@ def audit(
             **limits,
             "baselines": chosen,
             "bootstraps": bootstraps,
+            "most_pixels": most_pixels,
             "test": "given" if test is not None else "a fifth of the images, held out",
         },
         seconds=seconds,
@@ -191,14 +198,14 @@ def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(seed) for seed in seeds)
 
 
-def _check(setting: Setting, limits: dict[str, int | None], bootstraps: int) -> None:
+def _check(setting: Setting, limits: dict[str, int | None], more: dict[str, int]) -> None:
     if not setting.measures:
         raise ValueError(f"measures are none; choose from {', '.join(MEASURES)}")
     least = {"batch_size": 2, "cutoff": 2, "probe_images": 2, "shots": 1, "neighbors": 1}
     numbers = {name: getattr(setting, name) for name in least}
     numbers |= {name: limit for name, limit in limits.items() if limit is not None}
-    least |= {"bootstraps": 2, "num_images": 5, "num_test_images": 2}
-    for name, value in (numbers | {"bootstraps": bootstraps}).items():
+    least |= {"bootstraps": 2, "most_pixels": 1, "num_images": 5, "num_test_images": 2}
+    for name, value in (numbers | more).items():
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least[name]:
             raise ValueError(f"{name}={value!r} must be an integer of at least {least[name]}")
     if not (math.isfinite(setting.displacement) and setting.displacement > 0):

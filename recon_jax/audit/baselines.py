@@ -11,14 +11,18 @@ import numpy as np
 from recon_jax import spectral
 from recon_jax.audit.encoders import Encoder, fresh_encoder
 from recon_jax.audit.labels import label_fault
-from recon_jax.audit.subjects import Subjects
+from recon_jax.audit.subjects import Subjects, reduce_images
 
 PIXELS = "pixels"
 
 
-def pixel_encoder() -> Encoder:
-    """Images as they are, (N, H W C)."""
-    return Encoder(PIXELS, _flatten)
+def pixel_encoder(subjects: Subjects) -> Encoder:
+    """Images as they are, or reduced as those whose spectrum is known, (N, H W C).
+
+    Args:
+      subjects: the images.
+    """
+    return Encoder(PIXELS, functools.partial(_flatten, subjects.pixel_shape))
 
 
 def pca_encoder(subjects: Subjects, dimension: int) -> Encoder:
@@ -60,19 +64,20 @@ def random_encoders(encoder: Encoder, seeds: tuple[int, ...]) -> list[Encoder]:
 def _linear_encoder(name: str, subjects: Subjects, vectors, dimension: int) -> Encoder:
     weights = jnp.asarray(vectors[:, :dimension], jnp.float32)
     mean = jnp.asarray(subjects.spectrum.mean, jnp.float32)
-    return Encoder(name, functools.partial(_project, weights, mean))
+    return Encoder(name, functools.partial(_project, subjects.pixel_shape, weights, mean))
 
 
-def _flatten(images):
-    return images.reshape(len(images), -1)
+def _flatten(pixel_shape, images):
+    return reduce_images(images, pixel_shape).reshape(len(images), -1)
 
 
-def _project(weights, mean, images):
-    return jnp.matmul(_flatten(images) - mean[None, :], weights, precision="highest")
+def _project(pixel_shape, weights, mean, images):
+    centred = _flatten(pixel_shape, images) - mean[None, :]
+    return jnp.matmul(centred, weights, precision="highest")
 
 
 def _pixels(subjects, encoder, dimension, seeds):
-    return [pixel_encoder()], ""
+    return [pixel_encoder(subjects)], ""
 
 
 def _pca(subjects, encoder, dimension, seeds):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
@@ -16,7 +18,7 @@ LEAST_IMAGES = 10
 HELD_OUT = 0.2
 # Beyond it the D x D scatter of the pixels and its eigenpairs take minutes and gigabytes.
 MOST_PIXELS = 2**14
-_BLOCK = 1000  # images in float32 at a time
+_BLOCK_BYTES = 2**26  # of images in float32 at a time
 
 
 class Subjects(NamedTuple):
@@ -31,7 +33,8 @@ class Subjects(NamedTuple):
       train_labels: classes (N,), None without labels.
       test_labels: classes (T,), None without labels.
       num_classes: 0 without labels.
-      moments: of the training images in [0, 1].
+      pixel_shape: of the images whose spectrum this is, see `reduce_images`: (H, W, C), or smaller.
+      moments: of the training images in [0, 1], reduced to that shape.
       spectrum: of the moments.
       directions: D' eigen-directions of the pixels that have variance.
       scores: centred training images along them (N, D').
@@ -47,6 +50,7 @@ class Subjects(NamedTuple):
     train_labels: Integer[np.ndarray, " n"] | None
     test_labels: Integer[np.ndarray, " t"] | None
     num_classes: int
+    pixel_shape: tuple[int, int, int]
     moments: spectral.Moments
     spectrum: spectral.Spectrum
     directions: int
@@ -62,7 +66,13 @@ class Subjects(NamedTuple):
 
 
 def gather_subjects(
-    source: Any, test: Any, *, num_images: int | None, num_test_images: int | None, seed: int
+    source: Any,
+    test: Any,
+    *,
+    num_images: int | None,
+    num_test_images: int | None,
+    seed: int,
+    most_pixels: int = MOST_PIXELS,
 ) -> Subjects:
     """Training and test images, drawn by a seed.
 
@@ -73,16 +83,16 @@ def gather_subjects(
       num_images: largest number of training images; None takes all.
       num_test_images: largest number of test images; None takes all.
       seed: by which images are drawn.
+      most_pixels: numbers of an image whose spectrum is computed; larger images are reduced for it.
 
     Returns:
       The Subjects.
 
     Raises:
-      ValueError: if there are too few images or none vary, they are too large or cannot be read, or
-        the two sets differ in shape.
+      ValueError: if there are too few images or none vary, they cannot be read, or the two sets
+        differ in shape.
     """
     source, labelled = as_source(source)
-    _require_few_pixels(source)
     order = data.epoch_order(source.num_images, seed=seed, epoch=0)
     if test is None:
         _require_images(source, LEAST_IMAGES, "to train and to test on")
@@ -100,15 +110,19 @@ def gather_subjects(
     train, train_labels = source.read(numbers)
     test_images, test_labels = test_source.read(test_numbers)
     num_classes = max(source.num_classes, test_source.num_classes) if labelled else 0
+    pixel_shape = reduced_shape(source.image_shape, most_pixels)
     facts = {
         "name": source.name,
         "images": len(train),
         "test_images": len(test_images),
         "shape": [int(side) for side in source.image_shape],
         "classes": num_classes,
+        "pixel_shape": list(pixel_shape),
         "digest": _digest(train, test_images, train_labels, test_labels),
     }
-    moments = spectral.stream_moments(_batches(train, train_labels), max(source.num_classes, 1))
+    moments = spectral.stream_moments(
+        _batches(train, train_labels, pixel_shape), max(source.num_classes, 1)
+    )
     spectrum = spectral.eigendecompose(moments)
     directions = count_directions(spectrum)
     return Subjects(
@@ -120,12 +134,13 @@ def gather_subjects(
         train_labels if labelled else None,
         test_labels if labelled else None,
         num_classes,
+        pixel_shape,
         moments,
         spectrum,
         directions,
-        _project(train, spectrum, directions),
-        _project(test_images, spectrum, directions),
-        _range_warning(train),
+        _project(train, spectrum, directions, pixel_shape),
+        _project(test_images, spectrum, directions, pixel_shape),
+        (*_range_warning(train), *_reduction_warning(source, pixel_shape)),
     )
 
 
@@ -177,30 +192,56 @@ def _require_same_kind(source: data.Source, test: data.Source) -> None:
         )
 
 
-def _require_few_pixels(source: data.Source) -> None:
-    pixels = int(np.prod(source.image_shape))
-    if pixels > MOST_PIXELS:
-        raise ValueError(
-            f"images of {source.name} have {pixels:,} scalars, but the spectrum of the pixels is "
-            f"computed for at most {MOST_PIXELS:,}; open them smaller, as with image_size=64, and "
-            "let the encoder enlarge them: encode(jax.image.resize(images, ...))"
-        )
+def reduced_shape(shape: tuple[int, ...], most_pixels: int) -> tuple[int, int, int]:
+    """The shape (H, W, C) itself, or its sides over the least factor that leaves so few numbers.
+
+    One pixel is the least, however many channels it has.
+    """
+    height, width, channels = (int(side) for side in shape)
+    for factor in range(1, max(height, width) + 1):
+        reduced = max(1, height // factor), max(1, width // factor), channels
+        if math.prod(reduced) <= most_pixels:
+            break
+    return reduced
 
 
-def _batches(images: np.ndarray, labels: np.ndarray):
-    for start in range(0, len(images), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        yield unit_images(images[rows]), labels[rows]
+def reduce_images(images: Any, pixel_shape: tuple[int, int, int]) -> Any:
+    """Images (N, H, W, C) at that shape, low-pass filtered where they shrink; itself if they fit.
+
+    Args:
+      images: arrays of NumPy or JAX, floats.
+      pixel_shape: of `Subjects`.
+    """
+    if tuple(images.shape[1:]) == pixel_shape:
+        return images
+    return jax.image.resize(images, (len(images), *pixel_shape), "linear", antialias=True)
 
 
-def _project(images: np.ndarray, spectrum: spectral.Spectrum, directions: int) -> np.ndarray:
+def _blocks(images: np.ndarray):
+    """Rows of images that fit into memory as float32."""
+    size = max(1, _BLOCK_BYTES // (4 * math.prod(images.shape[1:])))
+    for start in range(0, len(images), size):
+        yield slice(start, start + size)
+
+
+def _batches(images: np.ndarray, labels: np.ndarray, pixel_shape: tuple[int, int, int]):
+    for rows in _blocks(images):
+        yield reduce_images(unit_images(images[rows]), pixel_shape), labels[rows]
+
+
+def _project(
+    images: np.ndarray,
+    spectrum: spectral.Spectrum,
+    directions: int,
+    pixel_shape: tuple[int, int, int],
+) -> np.ndarray:
     """Centred images along the first directions, in float32."""
     mean = np.asarray(spectrum.mean, np.float64)
     vectors = np.asarray(spectrum.vectors[:, :directions], np.float64)
     parts = []
-    for start in range(0, len(images), _BLOCK):
-        rows = unit_images(images[start : start + _BLOCK])
-        parts.append(((rows.reshape(len(rows), -1) - mean) @ vectors).astype(np.float32))
+    for rows in _blocks(images):
+        block = np.asarray(reduce_images(unit_images(images[rows]), pixel_shape))
+        parts.append(((block.reshape(len(block), -1) - mean) @ vectors).astype(np.float32))
     return np.concatenate(parts)
 
 
@@ -221,4 +262,15 @@ def _range_warning(images: np.ndarray) -> tuple[str, ...]:
     return (
         f"pixels run from {low:.3g} to {high:.3g}, not within 0 to 1: the augmentations of the "
         "invariance add brightness and noise in units of pixels in [0, 1]",
+    )
+
+
+def _reduction_warning(source: data.Source, pixel_shape: tuple[int, int, int]) -> tuple[str, ...]:
+    shape = tuple(int(side) for side in source.image_shape)
+    if shape == pixel_shape:
+        return ()
+    return (
+        f"large images: the encoder sees {shape[0]}x{shape[1]} pixels, but the spectrum, and the "
+        f"baselines pixels, PCA and supervised closed form, are of images reduced to "
+        f"{pixel_shape[0]}x{pixel_shape[1]}",
     )

@@ -145,6 +145,29 @@ def test_a_source_and_a_test_source(images):
     assert found.setting["test"] == "given"
 
 
+def test_large_images_are_reduced_for_the_spectrum_alone(image_like):
+    pixels, labels = image_like(60, (6, 4, 1), 2)
+    seen = set()
+
+    def encode(images):
+        seen.add(images.shape[1:])
+        return images[:, ::2, ::2].reshape(len(images), -1)
+
+    found = audit(
+        encode, ((pixels - pixels.min()) / np.ptp(pixels), labels), most_pixels=6, **OPTIONS
+    )
+    assert seen == {(6, 4, 1)}
+    assert [row.dimension for row in found.rows] == [6, 6, 6, 1]
+    assert len(found.variance) == 6
+    for row in found.baselines[:2]:  # all of the reduced pixels, as they are and turned
+        np.testing.assert_allclose(row.spectrum_directions, 1, atol=1e-3)
+    # Those of the whole images, of which every second pixel is no linear function.
+    assert found.encoder.spectrum.total.value < 0.99
+    assert any("reduced to 3x2" in warning for warning in found.warnings)
+    assert found.setting["most_pixels"] == 6
+    assert AuditReport.from_dict(found.to_dict()).to_dict() == found.to_dict()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -158,6 +181,7 @@ def test_a_source_and_a_test_source(images):
         ({"num_images": 4}, "num_images=4 must be an integer of at least 5"),
         ({"shots": 0}, "shots=0"),
         ({"bootstraps": 1}, "bootstraps=1"),
+        ({"most_pixels": 0}, "most_pixels=0"),
         ({"cutoff": 1}, "cutoff=1"),
         ({"displacement": 0.0}, "displacement=0.0"),
         ({"strengths": (0.0, 0.5)}, "in .0, 1."),

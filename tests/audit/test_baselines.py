@@ -37,7 +37,7 @@ def features_of(encoder, subjects):
 
 
 def test_pixels_are_images_as_they_are(subjects):
-    train, _ = features_of(pixel_encoder(), subjects)
+    train, _ = features_of(pixel_encoder(subjects), subjects)
     np.testing.assert_array_equal(train, subjects.train.reshape(160, -1).astype(np.float32))
 
 
