@@ -18,7 +18,6 @@ import recon_jax
 from experiments import audit_entries, masked_finetuning, stability_runs, trained
 from experiments.audit_entries import Entry
 from recon_jax import audit, data, models, parallel, report, spectral, training
-from recon_jax.training.saved_variables import read_variables
 
 
 class Context(NamedTuple):
@@ -194,7 +193,7 @@ def build_checkpoint(context: Context, entry: Entry, seed: int) -> Built:
     """A network from a run of this library."""
     model = model_of(context, entry)
     template = models.variable_shapes(model, context.train.image_shape)
-    saved = read_variables(entry.options["run"], template)
+    saved = training.read_variables(entry.options["run"], template)
     digest = masked_finetuning.digest(saved.variables)
     encoder = network_encoder(context, entry, model, saved.variables)
     return Built(encoder, [digest], (f"{entry.options['run']}, step {saved.step}",))

@@ -20,7 +20,6 @@ Writes results.json, config.json and tables/ into the workdir.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -235,7 +234,7 @@ def run(config: ConfigDict, workdir: Path, seeds: list[int]) -> dict[str, Any]:
             for item in compared
         ],
         **report.provenance(),
-        "command": " ".join(["python -m experiments.capacity", *sys.argv[1:]]),
+        "command": cli.command_of("capacity"),
         "seconds": round(time.perf_counter() - start, 1),
     }
     report.write_json(workdir / "results.json", results)

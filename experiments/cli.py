@@ -12,6 +12,7 @@ The workdir is that of process 0.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -172,6 +173,11 @@ def begin(config: ConfigDict, workdir: Path) -> Path:
     return workdir
 
 
+def command_of(name: str) -> str:
+    """The command line of this process, as a shell reads it."""
+    return shlex.join(["python", "-m", f"experiments.{name}", *sys.argv[1:]])
+
+
 def facts_of(name: str, seeds: Sequence[int], start: float) -> dict[str, Any]:
     """What results.json says of how a run came about: versions, device, command, seeds, seconds.
 
@@ -181,7 +187,7 @@ def facts_of(name: str, seeds: Sequence[int], start: float) -> dict[str, Any]:
       start: when it began, by `time.perf_counter`.
     """
     return report.provenance() | {
-        "command": " ".join([f"python -m experiments.{name}", *sys.argv[1:]]),
+        "command": command_of(name),
         "seeds": list(seeds),
         "wall_seconds": round(time.perf_counter() - start, 1),
     }

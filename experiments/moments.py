@@ -119,7 +119,7 @@ def finish(workdir: Path, moments: spectral.Moments, facts: dict[str, Any], star
     results = {
         **facts,
         **report.provenance(),
-        "command": " ".join(["python -m experiments.moments", *sys.argv[1:]]),
+        "command": cli.command_of("moments"),
         "wall_seconds": round(time.perf_counter() - start, 3),
     }
     report.write_json(workdir / "results.json", results)

@@ -18,6 +18,13 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 from threadpoolctl import threadpool_limits
 
+# Most of the time goes into compiling programs that run once, so XLA compiles with few
+# optimisations, 40% faster; processes of their own and `XLA_FLAGS="" pytest` have all of them.
+# XLA reads this when the first device is asked for.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Int, Integer, PRNGKeyArray, UInt32
 
 from recon_jax.linalg import is_concrete
-from recon_jax.probes._checks import check_at_least, check_labels
+from recon_jax.probes.checks import check_at_least, check_labels
 
 
 @partial(jax.jit, static_argnames=("shots", "num_classes"))

@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, Integer
 
 from recon_jax.features import check_features
 from recon_jax.neighbors import nearest_neighbors
-from recon_jax.probes._checks import check_at_least, check_labels
+from recon_jax.probes.checks import check_at_least, check_labels
 
 VOTES = ("majority", "weighted")
 

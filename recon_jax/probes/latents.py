@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Key, Shaped
 
 from recon_jax.features import check_features
 from recon_jax.linalg import is_concrete
-from recon_jax.probes._checks import check_at_least
+from recon_jax.probes.checks import check_at_least
 
 # Rows of the M x M matrix of log-densities that are in memory at once.
 _BLOCK = 64

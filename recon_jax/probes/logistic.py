@@ -10,7 +10,7 @@ import numpy as np
 import scipy.optimize
 from jaxtyping import Array, ArrayLike, Float, Integer
 
-from recon_jax.probes._checks import check_at_least, check_training_set
+from recon_jax.probes.checks import check_at_least, check_training_set
 from recon_jax.probes.linear import LinearProbe
 from recon_jax.probes.standardize import Standardizer, fit_standardizer, standardize
 

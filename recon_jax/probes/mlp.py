@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Float, Integer, PRNGKeyArray, UInt32
 
-from recon_jax.probes._checks import check_at_least, check_training_set
+from recon_jax.probes.checks import check_at_least, check_training_set
 from recon_jax.probes.standardize import Standardizer, fit_standardizer, standardize
 
 

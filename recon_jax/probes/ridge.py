@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer
 
 from recon_jax.linalg import default_tolerance, eigh_descending
-from recon_jax.probes._checks import check_at_least, check_training_set
+from recon_jax.probes.checks import check_at_least, check_training_set
 from recon_jax.probes.linear import LinearProbe
 
 

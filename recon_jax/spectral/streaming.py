@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from recon_jax import parallel
-from recon_jax.spectral import _host_moments as host_moments
+from recon_jax.spectral import host_moments
 from recon_jax.spectral.moments import (
     Moments,
     add_batch,

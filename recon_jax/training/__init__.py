@@ -55,6 +55,8 @@ from recon_jax.training.objectives import variables_of as variables_of
 from recon_jax.training.optimizers import OPTIMIZERS as OPTIMIZERS
 from recon_jax.training.optimizers import decay_mask as decay_mask
 from recon_jax.training.optimizers import make_optimizer as make_optimizer
+from recon_jax.training.saved_variables import SavedVariables as SavedVariables
+from recon_jax.training.saved_variables import read_variables as read_variables
 from recon_jax.training.schedules import SCHEDULES as SCHEDULES
 from recon_jax.training.schedules import make_schedule as make_schedule
 from recon_jax.training.semi_supervised import classification_weight as classification_weight

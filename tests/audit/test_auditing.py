@@ -8,8 +8,6 @@ import pytest
 from recon_jax import data
 from recon_jax.audit import BASELINES, MEASURES, AuditReport, audit, compare
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 OPTIONS = {"seeds": (0, 1), "bootstraps": 20, "strengths": (0.3, 0.8), "shots": 2}
 RNG = np.random.default_rng(0)
 

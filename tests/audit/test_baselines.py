@@ -17,8 +17,6 @@ from recon_jax.audit.labels import label_errors
 from recon_jax.audit.readout import fit_read_out
 from recon_jax.audit.subjects import gather_subjects
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def gather(images, labels):
     return gather_subjects(

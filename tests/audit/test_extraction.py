@@ -9,8 +9,6 @@ import pytest
 from recon_jax.audit import as_encoder
 from recon_jax.audit.extraction import constant_features, extract, prepare, unit_images
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (23, 4, 3, 2)).astype(np.uint8)
 

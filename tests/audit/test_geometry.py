@@ -4,8 +4,6 @@ import pytest
 from recon_jax import data, geometry
 from recon_jax.audit.geometry import measure_geometry
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 RNG = np.random.default_rng(0)
 
 

@@ -6,8 +6,6 @@ from recon_jax.audit import as_encoder, invariance
 from recon_jax.audit.extraction import prepare
 from recon_jax.audit.invariance import make_views, measure_invariance, undefined_invariance
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 6, 5, 1)).astype(np.uint8)
 STRENGTHS, SEEDS = (0.2, 1.0), (3, 5)
 

@@ -13,8 +13,6 @@ from recon_jax.audit.labels import (
 from recon_jax.audit.readout import fit_read_out
 from recon_jax.audit.subjects import gather_subjects
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def subjects(image_like):

@@ -7,8 +7,6 @@ from recon_jax.audit import probing
 from recon_jax.audit.intervals import resamples
 from recon_jax.audit.probing import measure_probes, undefined_probes, validation_rows
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 RNG = np.random.default_rng(0)
 CENTRES = 2.0 * RNG.standard_normal((4, 6))
 

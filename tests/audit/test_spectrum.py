@@ -7,8 +7,6 @@ from recon_jax.audit.readout import fit_read_out
 from recon_jax.audit.spectrum import bands_of, spectrum_kept
 from recon_jax.audit.subjects import gather_subjects
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 RNG = np.random.default_rng(0)
 
 

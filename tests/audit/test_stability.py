@@ -7,8 +7,6 @@ from recon_jax.audit import as_encoder
 from recon_jax.audit.extraction import prepare
 from recon_jax.audit.stability import measure_stability
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 IMAGES = np.random.default_rng(0).random((12, 6, 5, 1)).astype(np.float32)
 
 

@@ -10,8 +10,6 @@ from recon_jax.audit.subjects import (
     reduced_shape,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (60, 4, 3, 1)).astype(np.uint8)
 LABELS = np.arange(60) % 4

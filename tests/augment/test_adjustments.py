@@ -13,10 +13,6 @@ from recon_jax.augment import adjustments
 COUNT, SIZE = 5, (7, 9)
 
 
-def quick(fn):
-    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def planes(channels=3, seed=0):
     return jnp.asarray(np.random.default_rng(seed).random((channels, COUNT, *SIZE)))
 
@@ -38,9 +34,9 @@ def tied_colours():
 def test_brightness_is_multiplied_and_contrast_is_dm_pixs():
     brightness = jnp.asarray([0.2, 0.9, 1.0, 1.4, 1.8])
     contrast = jnp.asarray([0.7, 1.0, 1.8, 1.6, 0.2])
-    found = quick(adjustments.brightness_contrast)(planes(2), brightness, contrast)
+    found = jax.jit(adjustments.brightness_contrast)(planes(2), brightness, contrast)
     bright = np.clip(images_of(planes(2)) * np.asarray(brightness)[:, None, None, None], 0, 1)
-    expected = np.asarray(quick(jax.vmap(dm_pix.adjust_contrast))(bright, contrast))
+    expected = np.asarray(jax.jit(jax.vmap(dm_pix.adjust_contrast))(bright, contrast))
     assert expected.max() > 1 == bright.max()
     np.testing.assert_allclose(images_of(found), np.clip(expected, 0, 1), atol=1e-12)
 
@@ -48,12 +44,12 @@ def test_brightness_is_multiplied_and_contrast_is_dm_pixs():
 @pytest.mark.parametrize("colours", [planes(), tied_colours()], ids=["random", "tied"])
 def test_hue_and_saturation_are_dm_pixs(colours):
     turn, factor = (part[: colours.shape[1]] for part in (numbers(-0.5, 0.5), numbers(0, 2.5, 2)))
-    found = images_of(quick(adjustments.hue_saturation)(colours, turn, factor))
+    found = images_of(jax.jit(adjustments.hue_saturation)(colours, turn, factor))
 
     def theirs(image, turn, factor):
         return dm_pix.adjust_saturation(dm_pix.adjust_hue(image, turn), factor)
 
-    expected = quick(jax.vmap(theirs))(images_of(colours), turn, factor)
+    expected = jax.jit(jax.vmap(theirs))(images_of(colours), turn, factor)
     np.testing.assert_allclose(found, expected, atol=1e-12)
     turn, factor = float(turn[0]), float(factor[0])
     for pixel, old in zip(*(part[0].reshape(-1, 3) for part in (found, images_of(colours))),
@@ -68,7 +64,7 @@ def test_luma_is_dm_pixs():
     np.testing.assert_allclose(adjustments.luma(planes()), expected, atol=1e-12)
 
 
-@quick
+@jax.jit
 def blurred(planes, width):
     return [adjustments.blur(planes, adjustments.gaussian_weights(width, r)) for r in (1, 3)]
 
@@ -86,7 +82,7 @@ def test_blur_is_a_truncated_gaussian_of_the_reflected_image():
         # dm-pix, whose weights are float32, on the image reflected for it.
         border = ((radius, radius), (radius, radius), (0, 0))
         padded = np.pad(images_of(planes(2))[0], border, "reflect")
-        theirs = quick(
+        theirs = jax.jit(
             lambda x, s, r=radius: dm_pix.gaussian_blur(x, s, 2 * r + 1, padding="VALID")
         )(padded, width[0])
         np.testing.assert_allclose(images_of(found)[0], theirs, atol=1e-6)

@@ -14,10 +14,6 @@ SHAPE = (9, 12, 3)
 OFF = {"least_area": 1.0, "ratio": 1.0, "flip": 0.0, "jitter": 0.0, "grey": 0.0, "blur": 0.0}
 
 
-def quick(policy):
-    return jax.jit(policy, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def keys(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
 
@@ -82,7 +78,7 @@ def test_views_are_those_of_the_docstring(shape):
     count = 40
     images = smooth(count, shape)
     strengths = np.linspace(0.05, 1, count)[np.random.default_rng(0).permutation(count)]
-    found = quick(augment.colour_views(shape))(keys(count), jnp.asarray(images), strengths)
+    found = jax.jit(augment.colour_views(shape))(keys(count), jnp.asarray(images), strengths)
     numbers = jax.vmap(lambda key: jax.random.uniform(key, (13,), jnp.float32))(keys(count))
     numbers = np.asarray(numbers, np.float64)
     for i in range(count):
@@ -95,7 +91,7 @@ def test_views_are_those_of_the_docstring(shape):
 
 @functools.cache
 def policy_of(**on):
-    return quick(augment.colour_views(SHAPE, **{**OFF, **on}))
+    return jax.jit(augment.colour_views(SHAPE, **{**OFF, **on}))
 
 
 def uniform(values, least, most):

@@ -21,11 +21,6 @@ def images(count, seed=1):
     return jax.random.uniform(jax.random.key(seed), (count, *SHAPE))
 
 
-def quick(policy):
-    """Compiled in a hurry: most of the time goes into the draws from a Beta distribution."""
-    return jax.jit(policy, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def beta(odds, concentration):
     """A Beta distribution of mean r / (1 + r) whose two parameters sum to s."""
     mean = odds / (1 + odds)
@@ -38,7 +33,7 @@ def strengths(cutoff_odds, cutoff_concentration, odds, concentration, count=4000
     cuts, heat = beta(cutoff_odds, cutoff_concentration), beta(odds, concentration)
     bounds = np.asarray([diffeo.temperature_bounds(SIZE, cut) for cut in range(2, 7)])
     shapes = np.transpose([cuts.args, heat.args])
-    return quick(jax.vmap(lambda key: draw_strength(key, 2, bounds, *shapes)))(keys(count))
+    return jax.jit(jax.vmap(lambda key: draw_strength(key, 2, bounds, *shapes)))(keys(count))
 
 
 @pytest.mark.parametrize("setting", [(1.0, 2.0, 1.0, 2.0), (3.0, 4.0, 0.5, 6.0)])
@@ -56,11 +51,11 @@ def test_cutoffs_and_temperatures_have_their_distributions(setting):
 
 
 def test_an_image_is_warped_by_the_field_of_its_strength():
-    policy = quick(augment.deformation(SHAPE, (2, 4), 0.5, 3.0, 2.0, 1.0))
+    policy = jax.jit(augment.deformation(SHAPE, (2, 4), 0.5, 3.0, 2.0, 1.0))
     found = policy(keys(6), images(6))
     bounds = np.asarray([diffeo.temperature_bounds(SIZE, cut) for cut in (2, 3, 4)])
     shapes = np.transpose([beta(2.0, 1.0).args, beta(0.5, 3.0).args])
-    strength = quick(lambda key: draw_strength(key, 2, bounds, *shapes))
+    strength = jax.jit(lambda key: draw_strength(key, 2, bounds, *shapes))
     seen = set()
     for i, key in enumerate(keys(6)):
         first, second = jax.random.split(key)
@@ -81,7 +76,7 @@ def test_odds_of_the_temperature_are_the_strength():
     for odds, temperature in {1e-4: least, 1e4: most}.items():
         policy = augment.deformation(SHAPE, (3, 3), odds, 1e6)
         ramp = np.broadcast_to(np.arange(12.0)[None, None, :, None], (2000, *SHAPE))
-        moved = np.asarray(quick(policy)(keys(2000), jnp.asarray(ramp)))[..., 0] - ramp[..., 0]
+        moved = np.asarray(jax.jit(policy)(keys(2000), jnp.asarray(ramp)))[..., 0] - ramp[..., 0]
         # Of a ramp along x, what comes from x - dx is -dx, up to the clamp at the border.
         variance = (diffeo.mode_weights(3) ** 2).sum() * (8 / 18) * (11 / 24)
         expected = 12 * np.sqrt(temperature * variance)
@@ -89,7 +84,7 @@ def test_odds_of_the_temperature_are_the_strength():
 
 
 def test_defaults_are_uniform_over_smooth_fields():
-    plain = quick(augment.make_policy("deformation", SHAPE))(keys(3), images(3))
+    plain = jax.jit(augment.make_policy("deformation", SHAPE))(keys(3), images(3))
     spelled = augment.deformation(
         SHAPE,
         cutoff=(3, 5),
@@ -99,14 +94,14 @@ def test_defaults_are_uniform_over_smooth_fields():
         cutoff_concentration=2,
         interpolation="bilinear",
     )
-    np.testing.assert_array_equal(quick(spelled)(keys(3), images(3)), plain)
+    np.testing.assert_array_equal(jax.jit(spelled)(keys(3), images(3)), plain)
     assert (np.abs(plain - images(3)).max((1, 2, 3)) > 0.01).all()
 
 
 def test_gaussian_reading_smooths_too():
     # Temperatures near 0 do not exist, so look at a border, which never moves.
     policy = augment.make_policy("deformation", SHAPE, interpolation="gaussian")
-    found = quick(policy)(keys(3), images(3))
+    found = jax.jit(policy)(keys(3), images(3))
     smoothed = diffeo.reference(images(3), "gaussian")
     np.testing.assert_allclose(found[:, 0], smoothed[:, 0], atol=1e-12)
     assert np.abs(found[:, 0] - images(3)[:, 0]).max() > 0.01

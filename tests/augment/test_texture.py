@@ -10,7 +10,7 @@ SHAPE, COUNT = (5, 4, 2), 10_000
 
 def texture(*args, **options):
     policy = augment.texture(*args, **options)
-    return jax.jit(policy, compiler_options={"xla_backend_optimization_level": 0})
+    return jax.jit(policy)
 
 
 def keys(count, seed=0):

@@ -12,10 +12,6 @@ FAMILIES = sorted(SHAPES)
 POLICIES = {family: augment.view_policy(shape) for family, shape in SHAPES.items()}
 
 
-def quick(policy):
-    return jax.jit(policy, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def keys(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
 
@@ -104,17 +100,17 @@ def test_the_family_follows_from_the_channels():
     for family, shape in SHAPES.items():
         images = smooth(24, shape)
         chosen = POLICIES[family](keys(24), images, 1.0)
-        named = quick(augment.VIEW_FAMILIES[family](shape))
+        named = jax.jit(augment.VIEW_FAMILIES[family](shape))
         np.testing.assert_allclose(chosen, named(keys(24), images, 1.0), atol=1e-5)
 
 
 def test_views_are_a_policy_by_name():
     images = smooth(24, (8, 8, 1))
-    policy = quick(augment.make_policy("views", (8, 8, 1), strength=0.4))
+    policy = jax.jit(augment.make_policy("views", (8, 8, 1), strength=0.4))
     np.testing.assert_allclose(
         policy(keys(24), images), POLICIES["grey"](keys(24), images, 0.4), atol=1e-5
     )
-    quiet = quick(augment.make_policy("views", (8, 8, 1), brightness=0.0, noise=0.0))
+    quiet = jax.jit(augment.make_policy("views", (8, 8, 1), brightness=0.0, noise=0.0))
     np.testing.assert_allclose(quiet(keys(24), 0 * images), 0, atol=1e-12)
 
 

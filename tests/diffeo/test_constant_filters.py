@@ -14,11 +14,8 @@ STRIDED_PLANE = (2, 3, 3, 2, 18)
 
 
 def measured_noise(net, spread, **options):
-    """As a function of the key, compiled without optimization."""
-    return jax.jit(
-        lambda key: constant_filters.measure_noise(key, spread, *net, **options),
-        compiler_options={"xla_backend_optimization_level": 0},
-    )
+    """As a function of the key."""
+    return jax.jit(lambda key: constant_filters.measure_noise(key, spread, *net, **options))
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5])

@@ -5,8 +5,6 @@ from scipy.spatial import cKDTree
 
 from recon_jax.geometry import intrinsic_dimension
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def rng(seed=0):
     return np.random.default_rng(seed)

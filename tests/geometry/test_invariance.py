@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from recon_jax.geometry import non_invariance
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def draw(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape)

@@ -7,8 +7,6 @@ import pytest
 
 from recon_jax.geometry import local_jacobian
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def draw(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape)

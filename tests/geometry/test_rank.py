@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 
 from recon_jax.geometry import effective_rank, embedding_rank, numerical_rank
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def draw(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape)

@@ -8,8 +8,6 @@ import pytest
 from recon_jax.geometry import gain_ratio, subspace_alignment
 from recon_jax.linalg import principal_angles
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def draw(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape)

@@ -16,8 +16,6 @@ from recon_jax.geometry import (
 )
 from recon_jax.linalg import fix_signs
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def draw(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape)

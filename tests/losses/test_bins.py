@@ -7,8 +7,6 @@ import scipy.stats
 
 from recon_jax.losses.bins import log_logistic_mass, log_normal_mass
 
-from .quick import quick
-
 MASSES = {"logistic": log_logistic_mass, "normal": log_normal_mass}
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(60)
 
@@ -18,7 +16,7 @@ def law(request):
     """Name, log-mass and its two gradients; functions of (distance, log_half_bin, which end)."""
     mass = MASSES[request.param]
     gradients = jax.grad(lambda d, h, *ends: mass(d, h, *ends).sum(), (0, 1))
-    return request.param, *(in_one_shape(quick(fn)) for fn in (mass, gradients))
+    return request.param, *(in_one_shape(jax.jit(fn)) for fn in (mass, gradients))
 
 
 def in_one_shape(fn):
@@ -136,7 +134,7 @@ def test_forward_mode_and_second_derivatives(law):
     d, h = np.array([0.3, 4.0, 0.2]), np.array([-0.5, -0.5, -9.0])
     tangent = np.array([0.7, -0.2, 1.0])
 
-    @quick
+    @jax.jit
     def forward(d):
         def value(d):
             return mass(d, jnp.asarray(h), *inner)

@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 from recon_jax.losses import CONTRASTIVE_LOSSES, nt_xent
 from recon_jax.losses.log_sums import bound_suffices
 
-from .quick import quick
-
 PAIRS, WIDTH = 7, 3
 MASK = np.array([1, 1, 0, 1, 1, 1, 0])
 # Rows in one block, in even and in uneven ones, and one at a time; the last temperature is too low
@@ -43,7 +41,7 @@ def reference(view_a, view_b, temperature):
 
 
 def differentiated(view_a, view_b, *args, **options):
-    return quick(jax.value_and_grad(lambda a, b: nt_xent(a, b, *args, **options), (0, 1)))(
+    return jax.jit(jax.value_and_grad(lambda a, b: nt_xent(a, b, *args, **options), (0, 1)))(
         view_a, view_b
     )
 
@@ -57,7 +55,7 @@ def test_value_and_gradient_are_those_of_the_formula(temperature, block_size):
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     for gradient, slope in zip(gradients, slopes, strict=True):
         np.testing.assert_allclose(gradient, slope, rtol=1e-10, atol=1e-12 * np.abs(slope).max())
-    alone = quick(lambda a, b: nt_xent(a, b, temperature, **options))(*views)
+    alone = jax.jit(lambda a, b: nt_xent(a, b, temperature, **options))(*views)
     np.testing.assert_allclose(alone, expected, rtol=1e-12)
 
 
@@ -134,7 +132,7 @@ def test_half_precision_is_computed_in_float32():
 @settings(max_examples=5)
 def test_what_the_loss_does_not_see(seed):
     rng = np.random.default_rng(seed)
-    views, expected = draw(seed=seed), quick(nt_xent)(*draw(seed=seed))
+    views, expected = draw(seed=seed), jax.jit(nt_xent)(*draw(seed=seed))
     order, rotation = rng.permutation(PAIRS), np.linalg.qr(rng.standard_normal((3, 3)))[0]
     lengths = rng.uniform(0.1, 9, (2, PAIRS, 1))
     for other in (
@@ -143,7 +141,7 @@ def test_what_the_loss_does_not_see(seed):
         [view @ rotation for view in views],
         [view * length for view, length in zip(views, lengths, strict=True)],
     ):
-        np.testing.assert_allclose(quick(nt_xent)(*other), expected, rtol=1e-12)
+        np.testing.assert_allclose(jax.jit(nt_xent)(*other), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("temperature", "block_size"), [(0.5, None), (0.5, 4), (0.001, 4)])
@@ -176,8 +174,8 @@ def test_members_of_an_axis_together_are_one_device(name):
 
         return jax.grad(weighted, (0, 1), has_aux=True)(a, b)
 
-    members = quick(jax.vmap(of_member, axis_name="devices"))
-    alone = quick(jax.value_and_grad(lambda a, b, c: loss(a, b, mask=c), (0, 1)))
+    members = jax.jit(jax.vmap(of_member, axis_name="devices"))
+    alone = jax.jit(jax.value_and_grad(lambda a, b, c: loss(a, b, mask=c), (0, 1)))
     # Nothing padded; padding here and there; one member holds nothing else, and one is mixed.
     for counts in (np.ones(8), np.arange(8) % 5 != 1, np.arange(8) < 5):
         arrays = (*views, counts.astype(float))
@@ -198,7 +196,7 @@ def test_too_few_pairs_inside_jit_have_a_finite_gradient(name):
     def loss(a, b, mask):
         return CONTRASTIVE_LOSSES[name](a, b, mask=mask)
 
-    compiled = quick(jax.value_and_grad(loss, (0, 1)))
+    compiled = jax.jit(jax.value_and_grad(loss, (0, 1)))
     for counted in (0, 1):
         value, gradients = compiled(*draw(), np.arange(PAIRS) < counted)
         assert np.isfinite(value)

@@ -11,7 +11,7 @@ import scipy.stats
 from recon_jax.losses import likelihoods
 from recon_jax.losses.likelihoods import LIKELIHOODS, make_likelihood
 
-from .quick import compiled, quick
+from .compiled import compiled
 
 LAWS = {"discretized_gaussian": scipy.stats.norm, "discretized_logistic": scipy.stats.logistic}
 EVERY = [(name, 2 if name == "bernoulli" else 16) for name in LIKELIHOODS]
@@ -98,7 +98,7 @@ def test_log_scales_are_cut_off(name):
     lower = compiled(name, 1, 256, min_log_scale=-20.0).log_prob(params, values)
     assert lower[0] == found[0]
     assert lower[1] < found[1] - 1
-    slope = quick(jax.grad(lambda p: make_likelihood(name, 1, 256).log_prob(p, values).sum()))
+    slope = jax.jit(jax.grad(lambda p: make_likelihood(name, 1, 256).log_prob(p, values).sum()))
     assert slope(jnp.asarray(params))[1, 1] == 0
 
 
@@ -109,7 +109,7 @@ def test_gradients_of_extreme_parameters_are_finite_in_float32(name, levels):
     extremes = np.array([-50.0, -20.0, -7.0, -1.0, 0.0, 1.0, 10.0, 50.0], np.float32)
     params = jnp.asarray(rng.choice(extremes, (500, likelihood.num_params)))
     values = rng.integers(0, levels, (500, 3))
-    run = quick(jax.value_and_grad(lambda p: likelihood.log_prob(p, values).sum()))
+    run = jax.jit(jax.value_and_grad(lambda p: likelihood.log_prob(p, values).sum()))
     value, gradient = run(params)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
@@ -159,7 +159,7 @@ def test_shapes_dtypes_and_keys(name, levels):
     same = likelihood.sample(jax.random.key(0), half)
     np.testing.assert_array_equal(values, same)
     keys = jax.random.split(jax.random.key(2), 6)
-    pixels = quick(jax.vmap(make_likelihood(name, 3, levels).sample))(
+    pixels = jax.jit(jax.vmap(make_likelihood(name, 3, levels).sample))(
         keys, params[0, 0, :1].repeat(6, 0)
     )
     assert pixels.shape == (6, 3)

@@ -9,7 +9,7 @@ import scipy.stats
 
 from recon_jax.losses.likelihoods import logistic_mixture
 
-from .quick import compiled, quick
+from .compiled import compiled
 
 
 def mixture(channels, levels, size, coupling="autoregressive"):
@@ -122,7 +122,7 @@ def test_float32_and_gradients_agree_with_float64():
     likelihood = logistic_mixture(3, 256, 5)
     params, values = draw(likelihood, (64,), dtype=np.float32)
     params[:, 20:35] -= 2.0
-    run = quick(jax.value_and_grad(lambda p, v: likelihood.log_prob(p, v).sum()))
+    run = jax.jit(jax.value_and_grad(lambda p, v: likelihood.log_prob(p, v).sum()))
     found, slope = run(params, values)
     expected, exact = run(params.astype(float), values)
     assert slope.dtype == np.float32

@@ -5,8 +5,6 @@ import pytest
 
 from recon_jax.losses import barlow_twins, vicreg
 
-from .quick import quick
-
 PAIRS, WIDTH = 9, 4
 
 
@@ -63,8 +61,8 @@ def test_padding_is_left_out(loss):
     views, counts = draw(), np.arange(PAIRS) % 4 != 2
     padded = [np.where(counts[:, None], view, np.nan) for view in views]
     masked = jax.value_and_grad(lambda a, b: loss(a, b, mask=counts), (0, 1))
-    value, gradients = quick(masked)(*padded)
-    kept = quick(jax.value_and_grad(loss, (0, 1)))(*(view[counts] for view in views))
+    value, gradients = jax.jit(masked)(*padded)
+    kept = jax.jit(jax.value_and_grad(loss, (0, 1)))(*(view[counts] for view in views))
     np.testing.assert_allclose(value, kept[0], rtol=1e-12)
     for found, expected in zip(gradients, kept[1], strict=True):
         np.testing.assert_array_equal(found[~counts], 0)
@@ -74,9 +72,9 @@ def test_padding_is_left_out(loss):
 @pytest.mark.parametrize("loss", [vicreg, barlow_twins])
 def test_gradients_are_slopes(loss):
     views, directions, step = draw(), draw(seed=1), 1e-6
-    gradients = quick(jax.grad(loss, (0, 1)))(*views)
+    gradients = jax.jit(jax.grad(loss, (0, 1)))(*views)
     values = [
-        float(quick(loss)(*(v + sign * d for v, d in zip(views, directions, strict=True))))
+        float(jax.jit(loss)(*(v + sign * d for v, d in zip(views, directions, strict=True))))
         for sign in (step, -step)
     ]
     slope = sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True))
@@ -86,26 +84,26 @@ def test_gradients_are_slopes(loss):
 @pytest.mark.parametrize("loss", [vicreg, barlow_twins])
 def test_float32_and_half_precision(loss):
     views = draw()
-    single = quick(loss)(*(view.astype(np.float32) for view in views))
+    single = jax.jit(loss)(*(view.astype(np.float32) for view in views))
     assert single.dtype == jnp.float32
-    np.testing.assert_allclose(single, quick(loss)(*views), rtol=1e-5)
+    np.testing.assert_allclose(single, jax.jit(loss)(*views), rtol=1e-5)
     rounded = [jnp.asarray(view, jnp.bfloat16) for view in views]
-    expected = quick(loss)(*(view.astype(jnp.float32) for view in rounded))
-    np.testing.assert_array_equal(quick(loss)(*rounded), expected)
+    expected = jax.jit(loss)(*(view.astype(jnp.float32) for view in rounded))
+    np.testing.assert_array_equal(jax.jit(loss)(*rounded), expected)
 
 
 def test_constant_embeddings():
     """VICReg moves them apart; Barlow Twins has nothing to correlate."""
     views = np.ones((2, PAIRS, WIDTH)) * 0.7
     np.testing.assert_allclose(vicreg(*views), 25 * 2 * (1 - 0.01), rtol=1e-12)
-    assert np.isfinite(quick(jax.grad(vicreg))(*views)).all()
+    assert np.isfinite(jax.jit(jax.grad(vicreg))(*views)).all()
     with pytest.raises(ValueError, match="4 of 4 dimensions of view_a are the same for all images"):
         barlow_twins(*views)
     varied = draw()
     varied[1][:, 2] = 0.1
     with pytest.raises(ValueError, match="1 of 4 dimensions of view_b"):
         barlow_twins(*varied)
-    value, slope = quick(jax.value_and_grad(barlow_twins, 1))(*varied)
+    value, slope = jax.jit(jax.value_and_grad(barlow_twins, 1))(*varied)
     others = [view[:, [0, 1, 3]] for view in varied]
     missing = np.corrcoef(varied[0].T, varied[1][:, [0, 1, 3]].T)[:WIDTH, WIDTH:][2]
     expected = float(barlow_twins(*others)) + 1 + 0.005 * np.square(missing).sum()

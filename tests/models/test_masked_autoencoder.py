@@ -35,18 +35,13 @@ def small(shape=SHAPE, **options):
     return MaskedAutoencoder(shape, **{**SMALL, **options})
 
 
-def quick(fn):
-    """Compiling takes all the time here, running none."""
-    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def some_patches(rows, visible, patches, seed=0):
     """Different indices in any order (rows, visible)."""
     rng = np.random.default_rng(seed)
     return np.stack([rng.permutation(patches)[:visible] for _ in range(rows)])
 
 
-apply = quick(small().apply)
+apply = jax.jit(small().apply)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +98,7 @@ def test_all_of_it_equals_numpy_in_float64(shape, patch_size, visible, draw_vari
     variables = reference.as_float64(draw_variables(model, shape))
     images = np.random.default_rng(1).random((2, *shape))
     kept = some_patches(2, visible, model.num_patches)
-    output = quick(model.apply)(variables, images, kept)
+    output = jax.jit(model.apply)(variables, images, kept)
     params = variables["params"]
     latent = reference.encoded(params["encoder"], images, kept, model)
     np.testing.assert_allclose(output.latent, latent, rtol=1e-9, atol=1e-10)
@@ -157,7 +152,7 @@ def test_masked_pixels_do_not_reach_the_encoder(case):
     for a, b in zip(output, again, strict=True):
         np.testing.assert_array_equal(a, b)
     # And the visible ones do: the gradient of the latents is there and only there.
-    gradient = quick(
+    gradient = jax.jit(
         jax.grad(lambda images: jnp.sin(model.apply(variables, images, kept).latent).sum())
     )(images)
     touched = np.abs(np.asarray(patchify(gradient, 4))).max(-1) > 0
@@ -166,9 +161,9 @@ def test_masked_pixels_do_not_reach_the_encoder(case):
 
 def test_without_a_mask_the_latents_are_those_of_encode(case):
     model, variables, images, *_ = case
-    whole = quick(partial(model.apply, method="encode"))(variables, images)
+    whole = jax.jit(partial(model.apply, method="encode"))(variables, images)
     assert whole.shape == (5, 13, 16)
-    output = quick(model.apply)(variables, images)
+    output = jax.jit(model.apply)(variables, images)
     np.testing.assert_allclose(output.latent, whole, rtol=1e-5, atol=1e-6)
     assert not np.asarray(output.mask).any()
 
@@ -180,7 +175,7 @@ def test_derivatives_of_the_code_in_a_direction(case):
     images = np.asarray(images, np.float64)
     direction = np.random.default_rng(5).standard_normal(images.shape)
     encode = partial(model.apply, variables, method="encode")
-    _, found = quick(lambda x, v: jax.jvp(encode, (x,), (v,)))(images, direction)
+    _, found = jax.jit(lambda x, v: jax.jvp(encode, (x,), (v,)))(images, direction)
     every = np.broadcast_to(np.arange(12), (5, 12))
     ends = [
         reference.encoded(variables["params"]["encoder"], images + step * direction, every, model)
@@ -203,7 +198,7 @@ def masked_loss(model, images, kept):
 def test_gradients_reach_every_parameter_and_reduce_the_loss(case):
     model, variables, images, kept, _ = case
 
-    @quick
+    @jax.jit
     def step(variables):
         value, gradients = jax.value_and_grad(masked_loss(model, images, kept))(variables)
         moved = jax.tree.map(lambda p, g: p - np.float32(0.02) * g, variables, gradients)
@@ -238,7 +233,7 @@ def test_bfloat16_keeps_float32_parameters_and_output(case):
     half = small(dtype=jnp.bfloat16)
     types = jax.eval_shape(half.init, jax.random.key(0), images)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(types)} == {"float32"}
-    found = quick(half.apply)(variables, images, kept)
+    found = jax.jit(half.apply)(variables, images, kept)
     assert found.reconstruction.dtype == found.latent.dtype == jnp.float32
     np.testing.assert_array_equal(found.mask, output.mask)
     scale = float(jnp.abs(output.reconstruction).max())
@@ -248,7 +243,7 @@ def test_bfloat16_keeps_float32_parameters_and_output(case):
 def test_positions_of_another_grid_are_those_of_both_halves(case):
     _, variables, images, kept, output = case
     model = small(position_grid=(2, 2))
-    own = quick(model.apply)(variables, images, kept)
+    own = jax.jit(model.apply)(variables, images, kept)
     assert float(jnp.abs(own.latent - output.latent).max()) > 1e-3
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(

@@ -14,7 +14,6 @@ from recon_jax.models.pixel_sampling import (
 )
 from recon_jax.models.pixelcnn import PixelCNN
 
-QUICK = {"xla_backend_optimization_level": 0}
 LEVELS = 7
 
 
@@ -45,7 +44,6 @@ def run(sampler, head, params, features, shape, count=None, seed=1):
     )
     compiled = jax.jit(
         lambda params, key, features: call(params=params, key=key, features=features),
-        compiler_options=QUICK,
     )
     return np.asarray(compiled(params, jax.random.key(seed), features))
 
@@ -54,9 +52,7 @@ def by_hand(head, params, features, shape, count, seed=1):
     """The definition: the whole image is predicted for each pixel, with its own key."""
     height, width = shape[:2]
     pixels, drawn = np.zeros((count, *shape)), np.zeros((count, *shape), int)
-    predict = jax.jit(
-        lambda pixels: head.apply({"params": params}, pixels, features), compiler_options=QUICK
-    )
+    predict = jax.jit(lambda pixels: head.apply({"params": params}, pixels, features))
     draw = jax.jit(jax.vmap(sample))
     for p in range(height * width):
         i, j = divmod(p, width)

@@ -6,8 +6,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from recon_jax.models.pixelcnn import PixelCNN
 
-QUICK = {"xla_backend_optimization_level": 0}
-
 
 def draw(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape))
@@ -64,7 +62,7 @@ def dependence(head, variables, pixels, features):
         at = jax.nn.one_hot(place, height * width, dtype=jnp.float64).reshape(1, height, width, 1)
         return at * draw(len(pixels), 1, 1, 3, seed=5)
 
-    @jax.jit(compiler_options=QUICK)
+    @jax.jit()
     def gradients(variables, pixels, features):
         _, back = jax.vjp(lambda pixels: head.apply(variables, pixels, features), pixels)
         return jax.lax.map(

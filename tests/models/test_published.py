@@ -25,7 +25,6 @@ QUERY = "vit.encoder.layer.1.attention.attention.query.weight"
 @partial(
     jax.jit,
     static_argnames=("model", "method"),
-    compiler_options={"xla_backend_optimization_level": 0},
 )
 def run(model, params, *inputs, method=None):
     return model.apply({"params": params}, *inputs, method=method)

@@ -58,7 +58,7 @@ def resnet(oracle):
 
 
 # Compiling takes all the time here, running none; equal modules compile once.
-@partial(jax.jit, static_argnames="module", compiler_options={"xla_backend_optimization_level": 0})
+@partial(jax.jit, static_argnames="module")
 def run(module, variables, images):
     return module.apply(variables, images)
 

@@ -24,7 +24,7 @@ def small(draw, draw_variables):
 
 def run(model, variables, *args, **options):
     apply = functools.partial(model.apply, **options)
-    return jax.jit(apply, compiler_options={"xla_backend_optimization_level": 0})(variables, *args)
+    return jax.jit(apply)(variables, *args)
 
 
 def close(found, expected):

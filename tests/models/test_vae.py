@@ -14,11 +14,6 @@ from recon_jax.models.vae_networks import halvings
 SMALL = {"mlp": (6, 5), "conv": (3, 4, 5), "residual": (4, 4, 6)}
 
 
-def quick(fn):
-    """Compiled without optimisation: compiling takes all the time here, running none."""
-    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def build(shape=(8, 9, 2), horizon=1, **options):
     defaults = {"networks": "mlp", "head_width": 3, "num_blocks": 1, "decoder_features": 4}
     options = defaults | options
@@ -82,7 +77,7 @@ def conditional(draw, draw_variables):
 
 def test_the_halves_make_the_whole(conditional):
     model, variables, pixels, noise, labels = conditional
-    output = quick(model.apply)(variables, pixels, noise, labels)
+    output = jax.jit(model.apply)(variables, pixels, noise, labels)
     assert isinstance(output, VAEOutput)
     mean, scale = model.apply(variables, pixels, labels, method="encode")
     assert_allclose(output.mean, mean, rtol=1e-6, atol=1e-6)
@@ -118,7 +113,7 @@ def test_labels_reach_encoder_and_decoder(networks, draw, draw_variables):
     variables = draw_variables(model, (8, 8, 1))
     pixels, latent = 2 * draw(2, (8, 8, 1)) - 1, draw(2, (3,))
 
-    @quick
+    @jax.jit
     def halves(labels):
         mean, _ = model.apply(variables, pixels, labels, method="encode")
         return mean, model.apply(variables, latent, labels, method="decode")
@@ -161,7 +156,7 @@ def test_every_parameter_learns(networks, norm, horizon, draw, draw_variables):
         weight = jnp.cos(jnp.arange(output.params.size) ** 2.0).reshape(output.params.shape)
         return jnp.vdot(output.params, weight)
 
-    gradients = quick(jax.grad(loss))(variables["params"])
+    gradients = jax.jit(jax.grad(loss))(variables["params"])
     for path, leaf in jax.tree.leaves_with_path(gradients):
         assert np.isfinite(leaf).all()
         assert np.abs(leaf).max() > 1e-5, path
@@ -172,7 +167,7 @@ def test_training_updates_batch_statistics_of_both_halves(draw, draw_variables):
     variables = draw_variables(model, (8, 9, 2))
     pixels = 2 * draw(4, (8, 9, 2)) - 1
     train = functools.partial(model.apply, train=True, mutable=["batch_stats"])
-    _, updated = quick(train)(variables, pixels)
+    _, updated = jax.jit(train)(variables, pixels)
     for half in ("encoder", "decoder"):
         before = variables["batch_stats"][half]["hidden1"]["norm"]["mean"]
         after = updated["batch_stats"][half]["hidden1"]["norm"]["mean"]

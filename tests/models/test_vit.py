@@ -24,11 +24,6 @@ from recon_jax.models.vit import (
 DEPTH, HEADS, WIDTH = 3, 2, 8
 
 
-def quick(fn):
-    """Compiling takes all the time here, running none."""
-    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def mixer(depth=DEPTH, **options):
     return TokenMixer(depth, HEADS, **{"dtype": jnp.float64, **options})
 
@@ -58,7 +53,7 @@ def loss(tokens):
 
 @pytest.fixture(scope="module")
 def gradient(loss, variables):
-    return quick(jax.grad(partial(loss, mixer())))(variables)
+    return jax.jit(jax.grad(partial(loss, mixer())))(variables)
 
 
 def test_patches_are_rows_of_blocks_and_come_back():
@@ -96,7 +91,7 @@ def test_positions_of_another_grid_are_resized():
     encoder = ViTEncoder((2, 3), 8, 1, 2, jnp.float64, position_grid=(4, 4))
     patches, kept = np.random.default_rng(0).random((2, 6, 4)), jnp.asarray([[5, 2], [0, 3]])
     variables = drawn(encoder, patches)
-    inspect = quick(partial(encoder.apply, mutable=["intermediates"]))
+    inspect = jax.jit(partial(encoder.apply, mutable=["intermediates"]))
     state = inspect(variables, jnp.asarray(patches), kept)[1]["intermediates"]
     embedded = reference.linear(patches, variables["params"]["embed"]) + resized
     expected = np.stack([row[own] for row, own in zip(embedded, np.asarray(kept), strict=True)])
@@ -167,7 +162,7 @@ def test_a_block_equals_numpy(tokens):
 
 
 def test_stacked_blocks_are_applied_one_after_the_other(tokens, variables):
-    inspect = quick(partial(mixer().apply, mutable=["intermediates"]))
+    inspect = jax.jit(partial(mixer().apply, mutable=["intermediates"]))
     found, state = inspect(variables, jnp.asarray(tokens))
     expected, inside = reference.mixer(tokens, variables["params"], HEADS)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
@@ -199,9 +194,11 @@ def test_gradients_are_the_slopes_of_the_numpy_network(tokens, variables, gradie
 def test_forward_derivatives_agree_with_the_gradient(loss, variables, gradient):
     tangents = drawn(mixer(), np.ones((1, 2, WIDTH)))
     tangents = jax.tree.map(lambda leaf: leaf[::-1], tangents)
-    forward = quick(lambda p, t: jax.jvp(partial(loss, mixer()), (p,), (t,)))
+    forward = jax.jit(lambda p, t: jax.jvp(partial(loss, mixer()), (p,), (t,)))
     value, slope = forward(variables, tangents)
-    assert float(value) == pytest.approx(float(quick(partial(loss, mixer()))(variables)), rel=1e-9)
+    assert float(value) == pytest.approx(
+        float(jax.jit(partial(loss, mixer()))(variables)), rel=1e-9
+    )
     inner = sum(np.vdot(a, b) for a, b in zip(
         jax.tree.leaves(gradient), jax.tree.leaves(tangents), strict=True
     ))  # fmt: skip
@@ -209,8 +206,10 @@ def test_forward_derivatives_agree_with_the_gradient(loss, variables, gradient):
 
 
 def test_recomputing_changes_neither_values_nor_gradients(loss, variables, gradient):
-    value, found = quick(jax.value_and_grad(partial(loss, mixer(remat=True))))(variables)
-    assert float(value) == pytest.approx(float(quick(partial(loss, mixer()))(variables)), rel=1e-12)
+    value, found = jax.jit(jax.value_and_grad(partial(loss, mixer(remat=True))))(variables)
+    assert float(value) == pytest.approx(
+        float(jax.jit(partial(loss, mixer()))(variables)), rel=1e-12
+    )
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(gradient), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
 
@@ -247,7 +246,7 @@ def test_programs_do_not_grow_with_depth(tokens):
 
 
 def test_every_block_begins_with_its_own_glorot_kernels():
-    variables = quick(mixer(6).init)(jax.random.key(0), jnp.ones((1, 1, 32)))["params"]["block"]
+    variables = jax.jit(mixer(6).init)(jax.random.key(0), jnp.ones((1, 1, 32)))["params"]["block"]
     wanted = {"qkv": (32, 96), "out": (32, 32), "mlp1": (32, 128), "mlp2": (128, 32)}
     for name, (fan_in, fan_out) in wanted.items():
         layer = (variables if "mlp" in name else variables["attention"])[name]
@@ -264,7 +263,7 @@ def test_every_block_begins_with_its_own_glorot_kernels():
 
 
 def test_bfloat16_is_near(tokens, variables):
-    half = quick(mixer(dtype=jnp.bfloat16).apply)(variables, jnp.asarray(tokens, jnp.bfloat16))
+    half = jax.jit(mixer(dtype=jnp.bfloat16).apply)(variables, jnp.asarray(tokens, jnp.bfloat16))
     assert half.dtype == jnp.bfloat16
     expected = reference.mixer(tokens, variables["params"], HEADS)[0]
     error = np.abs(np.asarray(half, float) - expected).max() / np.abs(expected).max()
@@ -286,7 +285,7 @@ def test_a_dropped_branch_is_left_out_of_whole_images():
 def test_branches_are_dropped_more_often_in_later_blocks(tokens, variables):
     """Rates are 0, 0.3 and 0.6; both branches of every block and image have draws of their own."""
     module, keys = mixer(drop_path=0.6), jax.random.split(jax.random.key(3), 2)
-    apply = quick(lambda keys: module.apply(variables, jnp.asarray(tokens), drop_keys=keys))
+    apply = jax.jit(lambda keys: module.apply(variables, jnp.asarray(tokens), drop_keys=keys))
     found = np.asarray(apply(keys))
     for image in range(2):
         scales = []
@@ -298,5 +297,5 @@ def test_branches_are_dropped_more_often_in_later_blocks(tokens, variables):
         np.testing.assert_allclose(found[image], expected[0], rtol=1e-6, atol=1e-6)
     plain = reference.mixer(tokens, variables["params"], HEADS)[0]
     assert np.abs(found - plain).max() > 1e-3
-    evaluated = quick(module.apply)(variables, jnp.asarray(tokens))
+    evaluated = jax.jit(module.apply)(variables, jnp.asarray(tokens))
     np.testing.assert_allclose(evaluated, plain, rtol=1e-9, atol=1e-9)

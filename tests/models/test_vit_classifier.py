@@ -15,10 +15,6 @@ def small(**options):
     return ViTClassifier(**{"num_classes": 3, **ENCODER, **options})
 
 
-def quick(fn):
-    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})
-
-
 @pytest.fixture(scope="module")
 def images(draw):
     return draw(5, SHAPE)
@@ -29,7 +25,7 @@ def tokens(images, draw_variables):
     """The parameters of a masked autoencoder's encoder, and what it makes of the images."""
     mae = MaskedAutoencoder(**ENCODER, decoder_width=8, decoder_depth=1, decoder_heads=2)
     variables = draw_variables(mae, SHAPE, seed=1)
-    encode = quick(lambda variables, images: mae.apply(variables, images, method="encode"))
+    encode = jax.jit(lambda variables, images: mae.apply(variables, images, method="encode"))
     return variables["params"]["encoder"], np.asarray(encode(variables, images), np.float64)
 
 
@@ -68,7 +64,7 @@ def test_logits_are_a_head_on_the_encoder_of_a_masked_autoencoder(
     def both(variables, images):
         return model.apply(variables, images, method="features"), model.apply(variables, images)
 
-    features, logits = quick(both)(variables, images)
+    features, logits = jax.jit(both)(variables, images)
     expected = by_hand(variables, outputs, pooling, norm)
     np.testing.assert_allclose(features, expected[0], rtol=2e-4, atol=2e-5)
     np.testing.assert_allclose(logits, expected[1], rtol=2e-4, atol=2e-5)
@@ -83,7 +79,7 @@ def test_batch_norm_of_the_probe_uses_and_updates_statistics(images, tokens, dra
     def apply(variables, images):
         return model.apply(variables, images, train=True, mutable=["batch_stats"])
 
-    logits, new = quick(apply)(variables, images)
+    logits, new = jax.jit(apply)(variables, images)
     first = outputs[:, 0]
     batch = {"mean": first.mean(0), "var": first.var(0)}
     old, new = variables["batch_stats"]["norm"], new["batch_stats"]["norm"]
@@ -96,7 +92,7 @@ def test_batch_norm_of_the_probe_uses_and_updates_statistics(images, tokens, dra
 
 def test_parameters_start_as_they_should():
     model = small(num_classes=400, head_norm="layer", head_std=0.05)
-    start = quick(model.init)(jax.random.key(0), jnp.zeros((1, *SHAPE), jnp.float32))["params"]
+    start = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *SHAPE), jnp.float32))["params"]
     assert set(start) == {"encoder", "norm", "head"}
     np.testing.assert_allclose(np.std(start["head"]["kernel"]), 0.05, rtol=0.06)
     np.testing.assert_array_equal(start["head"]["bias"], 0)
@@ -121,10 +117,10 @@ def test_stochastic_depth_leaves_whole_branches_out_of_whole_images(draw, draw_v
     one = draw(1, SHAPE)
     same = jnp.repeat(one, count, axis=0)
     keys = jax.random.split(jax.random.key(0), count)
-    apply = quick(lambda keys: model.apply(variables, same, train=True, keys=keys))
+    apply = jax.jit(lambda keys: model.apply(variables, same, train=True, keys=keys))
     found = np.asarray(apply(keys))
 
-    evaluate = quick(
+    evaluate = jax.jit(
         lambda encoder: model.apply(with_encoder(variables, encoder), one, train=False)[0]
     )
     shares = {}
@@ -156,10 +152,10 @@ def test_without_a_rate_or_in_evaluation_keys_do_nothing(images, draw_variables)
     plain, deep = small(), small(drop_path=0.5)
     variables = draw_variables(plain, SHAPE)
     keys = jax.random.split(jax.random.key(0), len(images))
-    expected = quick(lambda: plain.apply(variables, images))()
-    found = quick(lambda: plain.apply(variables, images, train=True, keys=keys))()
+    expected = jax.jit(lambda: plain.apply(variables, images))()
+    found = jax.jit(lambda: plain.apply(variables, images, train=True, keys=keys))()
     np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(quick(lambda: deep.apply(variables, images))(), expected)
+    np.testing.assert_array_equal(jax.jit(lambda: deep.apply(variables, images))(), expected)
 
 
 @pytest.mark.parametrize("keys", [None, 4])

@@ -14,10 +14,6 @@ from recon_jax import multiview
 THRESHOLD, POWER = 0.8, 4
 
 
-def fast(fn):
-    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})
-
-
 @functools.cache
 def exact(gradient=False):
     """The loss, or its gradient, of kernels, patches, keep and teacher scale."""
@@ -27,7 +23,7 @@ def exact(gradient=False):
             kernels, patches, keep, teacher_scale, THRESHOLD, POWER
         )
 
-    return fast(jax.grad(loss) if gradient else loss)
+    return jax.jit(jax.grad(loss) if gradient else loss)
 
 
 @functools.cache
@@ -40,7 +36,7 @@ def sampled(num_masks=1, gradient=False):
         )
 
     loss = jax.grad(loss, 1) if gradient else loss
-    return fast(jax.vmap(loss, (0, None, None, None, None)))
+    return jax.jit(jax.vmap(loss, (0, None, None, None, None)))
 
 
 def keys(count, seed=0):
@@ -133,7 +129,7 @@ def test_pixels_without_a_mask_and_in_expectation():
     error = patches.sum(1) - seen.sum(1) @ decoder
     plain = np.square(error).sum() / 12
 
-    @fast
+    @jax.jit
     def losses_of(keep):
         return jax.vmap(
             lambda key: multiview.mae_loss(kernels, decoder, patches, key, keep, THRESHOLD, POWER)
@@ -148,7 +144,7 @@ def test_pixels_without_a_mask_and_in_expectation():
 def test_float32_stays():
     kernels, patches = (array.astype(np.float32) for array in draw())
 
-    @fast
+    @jax.jit
     def losses(key, keep):
         return (
             multiview.mask_reconstruction_loss(kernels, patches, keep, 1.2),

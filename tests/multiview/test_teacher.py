@@ -20,9 +20,7 @@ def test_numbers_of_the_setting():
     np.testing.assert_allclose((lows[1], highs[1]), (low, high))
 
 
-@functools.partial(
-    jax.jit, static_argnums=3, compiler_options={"xla_backend_optimization_level": 0}
-)
+@functools.partial(jax.jit, static_argnums=3)
 def growth(image, keep, scale, power):
     """Slope of descent of a small kernel along the first axis."""
     kernel = jnp.asarray([[0.1, 0.0, 0.0]])

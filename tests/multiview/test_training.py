@@ -12,7 +12,6 @@ from recon_jax import multiview
 
 SPEC = multiview.MultiViewSpec(2, 6, 6)
 # Tests compile much and compute little.
-FAST = {"xla_backend_optimization_level": 0}
 
 
 @functools.cache
@@ -81,7 +80,7 @@ def test_sampled_masks():
     exact = multiview.pretrain(kernels, patches, 0.6, 1.1, step_size=0.05, steps=5)
     keys = jax.random.split(jax.random.key(0), 2)
 
-    @functools.partial(jax.jit, compiler_options=FAST)
+    @functools.partial(jax.jit)
     def losses(keep, step_size):
         def train(key):
             return multiview.pretrain(
@@ -234,10 +233,10 @@ def test_seeds_can_be_vmapped():
         trained = multiview.train_supervised(start, patches, labels, 2, stop_loss=0.4)
         return pretrained, trained
 
-    together = jax.jit(jax.vmap(both), compiler_options=FAST)(starts)
+    together = jax.jit(jax.vmap(both))(starts)
     assert len(set(map(int, together[1].history.steps))) == 2
     for i in range(2):
-        alone = jax.jit(both, compiler_options=FAST)(starts[i])
+        alone = jax.jit(both)(starts[i])
         for found, expected in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
             assert found.dtype in (jnp.float32, jnp.int32)
             np.testing.assert_allclose(found, expected[i], rtol=2e-3, atol=1e-5)

@@ -155,7 +155,7 @@ def workdir(tmp_path):
         (tmp_path / "tables").mkdir(exist_ok=True)
         report.write_table(tmp_path / "tables", item)
     results = {
-        "command": "python -m experiments.job --workdir=/x/y --seeds=0,1",
+        "command": "python -m experiments.job '--workdir=/x/y z' '--config.a=(1, 2)' --seeds=0,1",
         "git_revision": "abc",
         "seeds": [0, 1],
         "wall_seconds": 3.5,
@@ -172,7 +172,7 @@ def workdir(tmp_path):
 
 def test_a_finished_run_becomes_a_record(workdir):
     found = recorded.from_workdir(workdir, "job", "A job", [("experiments/figures/x.png", "X")])
-    assert found.command == "python -m experiments.job --seeds=0,1"
+    assert found.command == "python -m experiments.job '--config.a=(1, 2)' --seeds=0,1"
     assert (found.setting, found.config) == ("npz:b.npz, small", {"data": {"source": "npz:b.npz"}})
     assert found.versions == {"jax": "0.10", "python": "3.11"}
     assert (found.device, found.seconds, found.rules) == ("1 x cpu, 2 CPU cores", 3.5, "The rules.")

@@ -23,7 +23,7 @@ from recon_jax.spectral import (
     union_moments,
     update_moments,
 )
-from recon_jax.spectral import _host_moments as host_moments
+from recon_jax.spectral import host_moments
 
 from . import reference
 

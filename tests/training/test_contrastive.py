@@ -14,11 +14,6 @@ SHAPE = (2, 2, 1)
 KEY = jax.random.key(3)
 
 
-def quick(fn):
-    """Compiling takes all the time here, running none."""
-    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def noisy(keys, images, strength):
     """A policy that can be followed by hand: as much noise as the strength of each image says."""
     noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))(keys)
@@ -85,7 +80,7 @@ def test_the_loss_of_two_views_of_the_images_that_count(name, options, params, b
     pair = projected(params, views)
     expected = losses.CONTRASTIVE_LOSSES[name](*pair[:, :COUNTED], **options)
     loss_fn = training.contrastive_loss(MODEL, policy=noisy, loss=name, options=options)
-    loss, (stats, metrics) = quick(loss_fn)(params, {}, training.with_strength(batch, 0.3), KEY)
+    loss, (stats, metrics) = jax.jit(loss_fn)(params, {}, training.with_strength(batch, 0.3), KEY)
     assert stats == {}
     np.testing.assert_allclose(loss, expected, rtol=2e-5)
     assert set(metrics) == {name, "positive_similarity"}
@@ -109,7 +104,9 @@ def test_views_by_the_halves_of_a_key(batch):
 
 def test_metrics_in_evaluation_mode_by_fixed_draws(params, batch):
     state = training.init_state(params, optax.sgd(0.1), key=jax.random.key(0))
-    measure = quick(training.contrastive_metrics(MODEL, policy=noisy, options={"temperature": 1.0}))
+    measure = jax.jit(
+        training.contrastive_metrics(MODEL, policy=noisy, options={"temperature": 1.0})
+    )
     strong = training.with_strength(batch, 0.8)
     metrics = measure(state, strong)
     views = views_by_hand(batch.images / 255.0, 0.8, jax.random.key(0))
@@ -131,7 +128,7 @@ def test_strengths_share_one_compiled_step(params, batch):
 
     optimizer = optax.sgd(0.1)
     step = training.make_train_step(training.contrastive_loss(MODEL, policy=policy), optimizer)
-    state, step = training.init_state(params, optimizer, key=KEY), quick(step)
+    state, step = training.init_state(params, optimizer, key=KEY), jax.jit(step)
     found = []
     for strength in (0.0, 0.3, 1):
         _, metrics = step(state, training.with_strength(batch, strength))
@@ -147,7 +144,7 @@ def test_a_strength_for_each_image(params, batch):
     """Images of strength 0 keep equal views, whatever the others have."""
     mixed = training.with_strength(batch, 0.0)
     mixed = mixed._replace(strength=np.float32([0, 0, 0, 0, 0.9, 0]))
-    measure = quick(training.contrastive_metrics(MODEL, policy=noisy))
+    measure = jax.jit(training.contrastive_metrics(MODEL, policy=noisy))
     state = training.init_state(params, optax.sgd(0.1), key=KEY)
     total, count = measure(state, mixed)["positive_similarity"]
     views = views_by_hand(batch.images / 255.0, 0.9, jax.random.key(0))
@@ -160,7 +157,7 @@ def test_a_strength_for_each_image(params, batch):
 def test_training_pulls_views_together(params, batch):
     optimizer = optax.adam(0.05)
     loss_fn = training.contrastive_loss(MODEL, policy=noisy, options={"temperature": 0.2})
-    step = quick(training.make_train_step(loss_fn, optimizer))
+    step = jax.jit(training.make_train_step(loss_fn, optimizer))
     state, found = training.init_state(params, optimizer, key=KEY), []
     for _ in range(60):
         state, metrics = step(state, training.with_strength(batch, 0.1))

@@ -19,11 +19,6 @@ ROWS, COUNTED = 6, 4
 KEY = jax.random.key(7)
 
 
-def quick(fn):
-    """Compiling takes all the time here, running none."""
-    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})
-
-
 @pytest.fixture(scope="module")
 def model():
     small = {"width": 8, "depth": 2, "heads": 2}
@@ -61,7 +56,7 @@ def spectrum(floats):
 
 
 def value_of(loss_fn, params, batch, key=KEY):
-    loss, (stats, metrics) = quick(loss_fn)(params, {}, batch, key)
+    loss, (stats, metrics) = jax.jit(loss_fn)(params, {}, batch, key)
     assert stats == {}
     np.testing.assert_allclose(loss, metrics["squared_error"][0] / COUNTED, rtol=1e-6)
     assert float(metrics["squared_error"][1]) == COUNTED
@@ -70,7 +65,7 @@ def value_of(loss_fn, params, batch, key=KEY):
 
 @functools.cache
 def visible_of(corruption):
-    return quick(corruption.mask.visible)
+    return jax.jit(corruption.mask.visible)
 
 
 def masks_of(corruption, keys):
@@ -186,7 +181,7 @@ def test_8_bit_images_are_cropped_then_normalised(name, model, params, batch):
         model, MASKS["tokens"], policy=policy, normalization=fitted, normalize=False
     )
     keys, pixels = training.example_keys(jax.random.split(KEY)[0], ROWS), batch.images / 255.0
-    cropped = np.asarray(quick(policy)(keys, jnp.asarray(pixels, jnp.float32)))
+    cropped = np.asarray(jax.jit(policy)(keys, jnp.asarray(pixels, jnp.float32)))
     assert np.abs(cropped - pixels).max() > 0.1
     images = data.normalize(fitted, cropped)
     assert np.abs(images - cropped).max() > 0.1
@@ -220,7 +215,7 @@ def test_two_halves_draw_what_the_whole_batch_draws(model, params, floats):
     loss = training.masked_autoencoder_loss(model, mask, axis_name="devices")
     halves = jax.tree.map(lambda leaf: leaf.reshape(2, ROWS // 2, *leaf.shape[1:]), floats)
     of_half = jax.vmap(lambda batch: loss(params, {}, batch, KEY)[1][1], axis_name="devices")
-    totals, counts = quick(of_half)(halves)["squared_error"]
+    totals, counts = jax.jit(of_half)(halves)["squared_error"]
     np.testing.assert_array_equal(counts, [3, 1])
     shown, targets = masks_of(mask, image_keys()), patch_targets(floats.images, True)
     expected = expected_loss(model, params, floats.images, targets, shown)
@@ -232,13 +227,13 @@ def test_masks_average_to_the_gain_of_the_corruption():
     images = np.random.default_rng(0).standard_normal((1, *SHAPE))
     keys, many = training.example_keys(KEY, 3000), jnp.broadcast_to(images, (3000, *SHAPE))
     for corruption in (MASKS["a rectangle"], MASKS["two by two tokens"], DENSE["noise"]):
-        corrupted = quick(partial(corrupt_each, corruption))(keys, many)
+        corrupted = jax.jit(partial(corrupt_each, corruption))(keys, many)
         mean = np.asarray(corrupted).mean(0, keepdims=True)
         spread = 5 * max(0.5 * np.abs(images).max(), 0.5) / np.sqrt(3000)
         np.testing.assert_allclose(mean, corruption.gain(images), atol=spread)
         if corruption.mask:  # and dropped tokens are those that are set to 0
             groups = token_groups(corruption, SIDE, SHAPE)
-            kept = np.asarray(quick(partial(visible_tokens, corruption, groups))(keys))
+            kept = np.asarray(jax.jit(partial(visible_tokens, corruption, groups))(keys))
             often = np.bincount(kept.reshape(-1), minlength=8) / 3000
             gain = np.asarray(corruption.gain(np.ones((1, *SHAPE))))[0, ::SIDE, ::SIDE, 0]
             np.testing.assert_allclose(often, gain.reshape(-1), atol=5 * 0.5 / np.sqrt(3000))
@@ -251,7 +246,7 @@ def state_of(params):
 def test_metrics_use_the_same_draws_every_time(model, params, batch):
     fitted = data.fit_normalization("global", [batch])
     mask, state = MASKS["tokens"], state_of(params)
-    measure = quick(training.masked_autoencoder_metrics(model, mask, normalization=fitted))
+    measure = jax.jit(training.masked_autoencoder_metrics(model, mask, normalization=fitted))
     total, count = measure(state, batch)["squared_error"]
     images = data.normalize(fitted, batch.images)
     shown = masks_of(mask, [jax.random.fold_in(jax.random.key(0), i) for i in range(ROWS)])
@@ -302,7 +297,7 @@ def test_denoising_by_convolutions(batch):
     params = jax.tree.map(lambda s: jnp.asarray(rng.standard_normal(s.shape), s.dtype), shapes)
     pixels = batch.images / 255.0
     noisy = noisy_pixels(DENSE["noise"], pixels, image_keys())
-    found = quick(model.apply)({"params": params}, jnp.asarray(noisy, jnp.float32))
+    found = jax.jit(model.apply)({"params": params}, jnp.asarray(noisy, jnp.float32))
     expected = np.square(np.asarray(found.reconstruction) - pixels)[:COUNTED].mean()
     loss = training.denoising_loss(model, DENSE["noise"])
     assert value_of(loss, params, batch) == pytest.approx(expected, rel=1e-4)
@@ -319,14 +314,14 @@ def test_noise_of_two_halves_is_that_of_the_whole_batch(batch):
     loss = training.denoising_loss(SCALED, DENSE["noise"], axis_name="devices")
     halves = jax.tree.map(lambda leaf: leaf.reshape(2, ROWS // 2, *leaf.shape[1:]), batch)
     of_half = jax.vmap(lambda batch: loss(FACTOR, {}, batch, KEY)[1][1], axis_name="devices")
-    total = quick(of_half)(halves)["squared_error"][0].sum()
+    total = jax.jit(of_half)(halves)["squared_error"][0].sum()
     pixels = batch.images / 255.0
     errors = np.square(0.8 * noisy_pixels(DENSE["noise"], pixels, image_keys()) - pixels)
     assert float(total) == pytest.approx(errors.mean((1, 2, 3))[:COUNTED].sum(), rel=1e-5)
 
 
 def test_denoising_metrics_use_fixed_draws(batch):
-    measure = quick(training.denoising_metrics(SCALED, DENSE["noise"]))
+    measure = jax.jit(training.denoising_metrics(SCALED, DENSE["noise"]))
     total, count = measure(state_of(FACTOR), batch)["squared_error"]
     keys = [jax.random.fold_in(jax.random.key(0), i) for i in range(ROWS)]
     pixels = batch.images / 255.0

@@ -18,10 +18,6 @@ def small(**options):
     return ViTClassifier(**{"num_classes": 3, **ENCODER, **options})
 
 
-def quick(fn):
-    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def drawn(model, seed=0):
     """Variables of a model, drawn by NumPy, which compiles nothing."""
     rng = np.random.default_rng(seed)
@@ -46,7 +42,7 @@ def train(model, variables, optimizer, steps=3):
         batch_stats=variables.get("batch_stats"),
     )
     loss_fn = training.classification_loss(model)
-    step = quick(training.make_train_step(loss_fn, optimizer))
+    step = jax.jit(training.make_train_step(loss_fn, optimizer))
     metrics = []
     for seed in range(steps):
         state, sums = step(state, make_batch(seed))
@@ -153,7 +149,7 @@ def test_a_probe_keeps_no_moments_and_no_gradient_of_the_encoder(probe):
         loss_fn = training.classification_loss(model)
         return loss_fn(params, variables["batch_stats"], make_batch(0), state.key)[0]
 
-    gradient = quick(jax.grad(loss))(variables["params"])
+    gradient = jax.jit(jax.grad(loss))(variables["params"])
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient["encoder"]))
     norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(gradient["head"])))
     np.testing.assert_allclose(metrics[0]["grad_norm"][0], norm, rtol=1e-4)
@@ -196,7 +192,7 @@ def test_fine_tuning_draws_a_key_for_each_image_and_smooths_the_loss_alone():
         logits = model.apply({"params": params}, batch.images, train=True, keys=keys)
         return loss_fn(params, {}, batch, key), logits
 
-    (loss, (_, metrics)), logits = quick(both)(params, batch)
+    (loss, (_, metrics)), logits = jax.jit(both)(params, batch)
     plain = losses.cross_entropy(logits, batch.labels)[:5]
     smoothed = losses.cross_entropy(logits, batch.labels, label_smoothing=0.1)[:5]
     np.testing.assert_allclose(loss, smoothed.mean(), rtol=1e-5)

@@ -18,11 +18,6 @@ KEY = jax.random.fold_in(PARENT, 0)  # of the first step
 LIKELIHOOD = losses.bernoulli(1)
 
 
-def quick(fn):
-    """Compiling takes all the time here, running none."""
-    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})
-
-
 @functools.cache
 def small(norm="none", axis_name=None):
     vae = models.VAE(
@@ -67,7 +62,7 @@ def batch():
 
 @functools.cache
 def compiled(norm="none", weight=2.0, **options):
-    return quick(training.semi_supervised_loss(small(norm), LIKELIHOOD, weight=weight, **options))
+    return jax.jit(training.semi_supervised_loss(small(norm), LIKELIHOOD, weight=weight, **options))
 
 
 def value_of(loss_fn, batch, norm="none"):
@@ -96,7 +91,7 @@ def draws(key, rows, samples):
 
 @functools.cache
 def vae_alone():
-    return quick(small().vae.apply)
+    return jax.jit(small().vae.apply)
 
 
 def bounds(images, noise, labels):
@@ -119,7 +114,7 @@ def every_bound(images, noise):
 @functools.cache
 def classifier_alone(train):
     options = {"mutable": ["batch_stats"]} if train else {}
-    return quick(functools.partial(small().classifier.apply, train=train, **options))
+    return jax.jit(functools.partial(small().classifier.apply, train=train, **options))
 
 
 def log_q_of(images, train):
@@ -180,7 +175,7 @@ def test_a_step_teaches_the_classifier_from_unlabelled_images(batch):
     params, stats = variables().values()
     loss_fn = training.semi_supervised_loss(small(), LIKELIHOOD, weight=0)
     optimizer = optax.sgd(1.0)
-    step = quick(training.make_train_step(loss_fn, optimizer))
+    step = jax.jit(training.make_train_step(loss_fn, optimizer))
     state = training.init_state(params, optimizer, key=jax.random.key(0), batch_stats=stats)
     _, _, every, log_q = expectation(batch)
     # The key of the first step, so that it draws what is expected.
@@ -213,7 +208,7 @@ def test_two_halves_draw_what_the_whole_batch_draws():
     of_half = jax.vmap(
         lambda batch: loss_fn(*variables("batch").values(), batch, KEY), axis_name="devices"
     )
-    values, (stats, metrics) = quick(of_half)(halves)
+    values, (stats, metrics) = jax.jit(of_half)(halves)
     loss, known, means, _ = value_of(compiled("batch", policy=shifted), batch, "batch")
     assert float(values.mean()) == pytest.approx(loss, rel=1e-4)
     for name, (totals, counts) in metrics.items():
@@ -229,7 +224,7 @@ def test_two_halves_draw_what_the_whole_batch_draws():
 
 @pytest.fixture(scope="module")
 def measured():
-    return quick(training.semi_supervised_metrics(small(), LIKELIHOOD))
+    return jax.jit(training.semi_supervised_metrics(small(), LIKELIHOOD))
 
 
 def measure(measured, batch, bias=None):

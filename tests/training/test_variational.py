@@ -19,11 +19,6 @@ LIKELIHOOD = losses.discretized_logistic(1)
 BITS = np.log(2) * 64
 
 
-def quick(fn):
-    """Compiling takes all the time here, running none."""
-    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})
-
-
 @functools.cache
 def small(norm="none", **options):
     widths = {"widths": (8,), "decoder_features": 2, "head_width": 8, "num_blocks": 1}
@@ -49,7 +44,7 @@ def batch():
 
 @functools.cache
 def compiled(norm="none", **options):
-    return quick(training.vae_loss(small(norm), LIKELIHOOD, **options))
+    return jax.jit(training.vae_loss(small(norm), LIKELIHOOD, **options))
 
 
 def value_of(loss_fn, batch, norm="none", key=KEY):
@@ -77,7 +72,7 @@ def noise_of(samples=1, key=None):
 @functools.cache
 def applied(norm, train):
     mutable = {"mutable": ["batch_stats"]} if train else {}
-    return quick(functools.partial(small(norm).apply, train=train, **mutable))
+    return jax.jit(functools.partial(small(norm).apply, train=train, **mutable))
 
 
 def outputs(images, noise, norm="none", train=False):
@@ -162,7 +157,7 @@ def test_gradient_is_that_of_finite_differences(options, batch):
         moved = jax.tree.map(lambda leaf, step: leaf + t * step, params, direction)
         return loss_fn(moved, {}, batch, KEY)[0]
 
-    value = quick(jax.value_and_grad(along))
+    value = jax.jit(jax.value_and_grad(along))
     # Steps so small that they cross no corner of a ReLU.
     slope = (value(1e-7)[0] - value(-1e-7)[0]) / 2e-7
     assert abs(slope) > 1
@@ -177,7 +172,7 @@ def state_of(params, optimizer, step=0):
 def test_the_weight_of_the_kl_warms_up_by_step(batch):
     schedule, optimizer = optax.linear_schedule(0.0, 1.0, 4), optax.sgd(0.0)
     loss_fn = training.vae_loss(small(), LIKELIHOOD, kl_weight=schedule)
-    step = quick(training.make_train_step(loss_fn, optimizer, takes_step=True))
+    step = jax.jit(training.make_train_step(loss_fn, optimizer, takes_step=True))
     for done, weight in ((0, 0.0), (1, 0.25), (3, 0.75), (9, 1.0)):
         _, metrics = step(state_of(variables()["params"], optimizer, done), batch)
         means = training.compute_metrics(metrics)
@@ -248,7 +243,7 @@ def test_two_halves_draw_what_the_whole_batch_draws(options, batch):
     of_half = jax.vmap(
         lambda batch: loss_fn(variables()["params"], {}, batch, KEY), axis_name="devices"
     )
-    values, (_, metrics) = quick(of_half)(halves)
+    values, (_, metrics) = jax.jit(of_half)(halves)
     counts = metrics["nll"][1]
     np.testing.assert_array_equal(counts, [3, 1])
     loss, _, means = value_of(compiled(**options), batch)
@@ -275,7 +270,7 @@ def test_metrics_are_of_fixed_draws(batch):
         key=jax.random.key(3),
         batch_stats=variables("batch")["batch_stats"],
     )
-    measure = quick(training.vae_metrics(small("batch"), LIKELIHOOD, num_samples=samples))
+    measure = jax.jit(training.vae_metrics(small("batch"), LIKELIHOOD, num_samples=samples))
     found = measure(state, batch)
     again = measure(state._replace(step=state.step + 5, key=jax.random.key(9)), batch)
     assert found == again
@@ -305,7 +300,7 @@ def test_one_draw_has_no_bound_of_importance_weights(batch):
 
 
 def test_codes_are_means_and_scales_side_by_side(batch):
-    encode = quick(training.make_encode(small("batch"), 256))
+    encode = jax.jit(training.make_encode(small("batch"), 256))
     found = encode(variables("batch"), batch.images)
     output, _ = outputs(batch.images, np.zeros((ROWS, LATENT), np.float32), "batch")
     np.testing.assert_allclose(found, np.hstack([output.mean, output.scale]), rtol=1e-5, atol=1e-6)
@@ -313,5 +308,5 @@ def test_codes_are_means_and_scales_side_by_side(batch):
     np.testing.assert_array_equal(encode(variables("batch"), pixels), found)
     # With fewer levels the encoder sees what the likelihood sees.
     coarse = np.round(batch.images / 255.0) * 255
-    two = quick(training.make_encode(small("batch"), 2))(variables("batch"), batch.images)
+    two = jax.jit(training.make_encode(small("batch"), 2))(variables("batch"), batch.images)
     np.testing.assert_allclose(two, encode(variables("batch"), coarse.astype(np.uint8)), rtol=1e-5)
