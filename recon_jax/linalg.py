@@ -10,12 +10,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
-
-def is_concrete(*arrays: ArrayLike) -> bool:
-    """True if every argument holds values, i.e. none is being traced by jit, vmap or grad."""
-    return not any(isinstance(array, jax.core.Tracer) for array in arrays)
+from recon_jax.checks import is_concrete
 
 
 def default_tolerance(dtype: DTypeLike) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from numbers import Integral
@@ -15,6 +14,7 @@ from recon_jax.audit.encoders import Encoder, as_encoder
 from recon_jax.audit.measuring import MEASURES, Bench, Setting, average, make_bench, measure
 from recon_jax.audit.records import Audited, AuditReport
 from recon_jax.audit.subjects import MOST_PIXELS, gather_subjects
+from recon_jax.checks import check_integer, check_numbers
 
 STRENGTHS = (0.1, 0.25, 0.5, 0.75, 1.0)
 
@@ -206,12 +206,8 @@ def _check(setting: Setting, limits: dict[str, int | None], more: dict[str, int]
     numbers |= {name: limit for name, limit in limits.items() if limit is not None}
     least |= {"bootstraps": 2, "most_pixels": 1, "num_images": 5, "num_test_images": 2}
     for name, value in (numbers | more).items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least[name]:
-            raise ValueError(f"{name}={value!r} must be an integer of at least {least[name]}")
-    if not (math.isfinite(setting.displacement) and setting.displacement > 0):
-        raise ValueError(
-            f"displacement={setting.displacement} must be a finite number of pixels above 0"
-        )
+        check_integer(name, value, least[name])
+    check_numbers("displacement", setting.displacement, "(0, inf)", "in pixels")
     bad = [strength for strength in setting.strengths if not 0 < strength <= 1]
     if bad or not setting.strengths:
         raise ValueError(

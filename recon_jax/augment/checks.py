@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import math
-
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike
 
-from recon_jax.linalg import is_concrete
+from recon_jax.checks import check_numbers
 
 
 def check_strength(strength: ArrayLike) -> None:
     """Raise ValueError unless all strengths are in [0, 1]. Skipped inside jit."""
-    if not is_concrete(strength):
-        return
-    found = np.asarray(strength)
-    bad = found[~((found >= 0) & (found <= 1))]
-    if bad.size:
-        raise ValueError(
-            f"strength={bad.flat[0]} must lie in [0, 1]: 0 leaves images as they are, 1 takes the "
-            "full ranges; widen the ranges of the policy for more"
-        )
+    meaning = (
+        "0 leaves images as they are, 1 takes the full ranges; widen the ranges of the policy for "
+        "more"
+    )
+    check_numbers("strength", strength, "[0, 1]", meaning)
 
 
 def as_strengths(strength: ArrayLike, count: int, dtype: DTypeLike) -> Array:
@@ -66,20 +59,3 @@ def check_images(keys: Array, images: Array, image_shape: tuple[int, int, int]) 
             f"{len(images)} images need {len(images)} keys, got keys of shape {keys.shape}: "
             "jax.random.split(key, len(images)) makes them"
         )
-
-
-def check_range(name: str, value: float, least: float, most: float, meaning: str) -> None:
-    """Raise ValueError unless the value is a finite number within least .. most.
-
-    Args:
-      name: of the option.
-      value: of the option.
-      least: smallest number allowed.
-      most: largest one, or infinity.
-      meaning: what the number says and what its extreme does, for the message.
-    """
-    if not (least <= value <= most and math.isfinite(value)):
-        allowed = (
-            f"a finite number >= {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
-        )
-        raise ValueError(f"{name}={value!r} must be {allowed}: {meaning}")

@@ -11,10 +11,11 @@ from jaxtyping import Array, Float
 
 from recon_jax import diffeo
 from recon_jax.augment import adjustments
-from recon_jax.augment.checks import check_range, check_shape
+from recon_jax.augment.checks import check_shape
 from recon_jax.augment.cropping import window
 from recon_jax.augment.policies import StrengthPolicy
 from recon_jax.augment.strength import strength_policy
+from recon_jax.checks import check_numbers
 
 
 def colour_views(
@@ -122,16 +123,16 @@ class _Ranges(NamedTuple):
 
 
 def _check(ranges: _Ranges) -> None:
-    check_range("least_area", ranges.least_area, 1e-6, 1, "part of the area; 1 crops nothing")
-    check_range("ratio", ranges.ratio, 1, math.inf, "a ratio of sides; 1 keeps the image's")
+    check_numbers("least_area", ranges.least_area, "[1e-6, 1]", "part of the area; 1 crops nothing")
+    check_numbers("ratio", ranges.ratio, "[1, inf)", "a ratio of sides; 1 keeps the image's")
     for name in ("flip", "jitter", "grey", "blur"):
-        check_range(name, getattr(ranges, name), 0, 1, "a probability")
+        check_numbers(name, getattr(ranges, name), "[0, 1]", "a probability")
     for name in ("brightness", "contrast", "saturation"):
-        check_range(name, getattr(ranges, name), 0, 1, "how far the factor may be from 1")
-    check_range("hue", ranges.hue, 0, 0.5, "part of the colour circle, turned either way")
+        check_numbers(name, getattr(ranges, name), "[0, 1]", "how far the factor may be from 1")
+    check_numbers("hue", ranges.hue, "[0, 0.5]", "part of the colour circle, turned either way")
     narrow, wide = ranges.blur_width
-    check_range("blur_width[0]", narrow, 0, math.inf, "the least standard deviation in pixels")
-    check_range("blur_width[1]", wide, narrow, math.inf, "the largest one, not below the least")
+    check_numbers("blur_width[0]", narrow, "[0, inf)", "the least standard deviation in pixels")
+    check_numbers("blur_width[1]", wide, f"[{narrow}, inf)", "the largest one, not below the least")
 
 
 # What is drawn for an image: the order is that of the numbers of its key.

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from recon_jax import diffeo
 from recon_jax.augment.policies import Policy
-from recon_jax.diffeo.checks import as_choice, as_cutoff
+from recon_jax.checks import check_choice
+from recon_jax.diffeo.checks import as_cutoff
 from recon_jax.diffeo.fields import wave_numbers
 
 
@@ -54,7 +55,7 @@ def deformation(
     Source: Petrini et al. 2021 (arXiv 2105.02468), released code; the paper's experiments do not
       use it. The defaults are this library's.
     """
-    as_choice("interpolation", interpolation, diffeo.INTERPOLATIONS)
+    check_choice("interpolation", interpolation, diffeo.INTERPOLATIONS)
     size = image_shape[:2]
     lowest, highest = (as_cutoff(cut) for cut in cutoff)
     bounds = _bounds(lowest, highest, size)

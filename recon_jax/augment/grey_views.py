@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from recon_jax import diffeo
-from recon_jax.augment.checks import check_range, check_shape
+from recon_jax.augment.checks import check_shape
 from recon_jax.augment.policies import StrengthPolicy
 from recon_jax.augment.strength import strength_policy
+from recon_jax.checks import check_numbers
 
 
 def grey_views(
@@ -59,12 +60,12 @@ def grey_views(
     Source: this library's, for the claims of Cosentino et al. 2022 (arXiv 2205.06926).
     """
     check_shape(image_shape)
-    check_range("rotation", rotation, 0, 180, "degrees, either way")
-    check_range("translation", translation, 0, 1, "a part of height and width, either way")
-    check_range("zoom", zoom, 0, math.inf, "log of the largest magnification")
-    check_range("contrast", contrast, 0, math.inf, "log of the largest factor")
-    check_range("brightness", brightness, 0, math.inf, "the largest number added or taken")
-    check_range("noise", noise, 0, math.inf, "the standard deviation at full strength")
+    check_numbers("rotation", rotation, "[0, 180]", "degrees, either way")
+    check_numbers("translation", translation, "[0, 1]", "a part of height and width, either way")
+    check_numbers("zoom", zoom, "[0, inf)", "log of the largest magnification")
+    check_numbers("contrast", contrast, "[0, inf)", "log of the largest factor")
+    check_numbers("brightness", brightness, "[0, inf)", "the largest number added or taken")
+    check_numbers("noise", noise, "[0, inf)", "the standard deviation at full strength")
     # Angle, zoom, contrast, brightness, shifts down and across.
     full = (math.radians(rotation), zoom, contrast, brightness, translation, translation)
 

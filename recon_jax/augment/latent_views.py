@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from numbers import Integral
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import numpy as np
 
 from recon_jax.augment.policies import StrengthPolicy
 from recon_jax.augment.strength import strength_policy
+from recon_jax.checks import check_integer
 from recon_jax.data.latent_model import AUGMENTED, CONTENT
 
 # Of the kernels of hidden layers, so that tanh bends: their inputs have variance about 1.
@@ -66,10 +66,8 @@ def latent_views(
     sizes = [("content", content), ("augmented", augmented), ("observed", observed)]
     sizes += [("each of hidden", width) for width in hidden]
     for name, value in sizes:
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
-    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
-        raise ValueError(f"seed must be a whole number, 0 or more, got {seed!r}")
+        check_integer(name, value, 1)
+    check_integer("seed", seed, 0)
     shape = (1, content + augmented, 1)
     layers = random_network((content + augmented, *hidden, observed), seed)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recon_jax.checks import check_integer
 from recon_jax.data.array_source import Source
 from recon_jax.data.prefetching import prefetch
 
@@ -48,8 +49,8 @@ def num_steps(num_images: int, batch_size: int, drop_last: bool = False) -> int:
     >>> num_steps(1000, batch_size=256), num_steps(1000, batch_size=256, drop_last=True)
     (4, 3)
     """
-    _require_at_least("num_images", num_images, 1)
-    _require_at_least("batch_size", batch_size, 1)
+    check_integer("num_images", num_images, 1)
+    check_integer("batch_size", batch_size, 1)
     return num_images // batch_size if drop_last else -(-num_images // batch_size)
 
 
@@ -72,8 +73,8 @@ def fold_steps(
       ValueError: a number is below 1, or there are more folds than images, or than batches of
         `multiple` images.
     """
-    _require_at_least("num_folds", num_folds, 1)
-    _require_at_least("batch_size", batch_size, 1)
+    check_integer("num_folds", num_folds, 1)
+    check_integer("batch_size", batch_size, 1)
     if num_images < num_folds:
         raise ValueError(f"{num_images} image(s) cannot make num_folds={num_folds}; use fewer")
     per_fold = num_steps(num_images, num_folds * batch_size)
@@ -105,9 +106,9 @@ def epoch_order(num_images: int, *, seed: int, epoch: int, shuffle: bool = True)
     Raises:
       ValueError: a number is below its range.
     """
-    _require_at_least("num_images", num_images, 1)
-    _require_at_least("seed", seed, 0)
-    _require_at_least("epoch", epoch, 0)
+    check_integer("num_images", num_images, 1)
+    check_integer("seed", seed, 0)
+    check_integer("epoch", epoch, 0)
     order = np.arange(num_images)
     if shuffle:
         np.random.Generator(np.random.Philox(key=[seed, epoch])).shuffle(order)
@@ -279,8 +280,8 @@ def _pad(images: np.ndarray, labels: np.ndarray, rows: int) -> Batch:
 
 
 def _check_processes(batch_size: int, process_index: int, process_count: int) -> None:
-    _require_at_least("batch_size", batch_size, 1)
-    _require_at_least("process_count", process_count, 1)
+    check_integer("batch_size", batch_size, 1)
+    check_integer("process_count", process_count, 1)
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index={process_index} must be in 0..{process_count - 1}")
     if batch_size % process_count:
@@ -289,8 +290,3 @@ def _check_processes(batch_size: int, process_index: int, process_count: int) ->
             f"batch_size={batch_size}, which is over all processes, does not divide among "
             f"process_count={process_count}; choose a multiple of it, such as {nearest}"
         )
-
-
-def _require_at_least(option: str, value: int, lowest: int) -> None:
-    if value < lowest:
-        raise ValueError(f"{option}={value} must be a whole number, {lowest} or more")

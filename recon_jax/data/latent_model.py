@@ -6,10 +6,9 @@ encoder can factor such an augmentation out, which makes it the control of claim
 
 from __future__ import annotations
 
-from numbers import Integral
-
 import numpy as np
 
+from recon_jax.checks import check_integer
 from recon_jax.data.array_source import Source, from_arrays
 
 CONTENT = 4
@@ -58,8 +57,7 @@ def latent_source(
         ("augmented", augmented, 2),
         ("seed", seed, 0),
     ):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
-            raise ValueError(f"{option}={value!r} must be a whole number, {lowest} or more")
+        check_integer(option, value, lowest)
     rng = np.random.default_rng([seed, _SPLIT_CODES[split]])
     # Row by row from one stream: fewer data are the first of more.
     latents = rng.standard_normal((num_images, content + augmented), np.float32)

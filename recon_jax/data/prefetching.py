@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from recon_jax.checks import check_integer
+
 
 def prefetch(
     batches: Iterable[Any], size: int = 2, transfer: Callable[[Any], Any] | None = None
@@ -29,8 +31,7 @@ def prefetch(
     Raises:
       ValueError: `size` is below 1.
     """
-    if size < 1:
-        raise ValueError(f"size={size} must be a whole number, 1 or more")
+    check_integer("size", size, 1)
     return _consume(batches, size, transfer)
 
 

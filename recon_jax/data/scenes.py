@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
+from recon_jax.checks import check_integer
 from recon_jax.data.array_source import Source, check_indices
 from recon_jax.data.scene_drawing import (
     coverage,
@@ -93,8 +94,7 @@ def scenes_source(
         ("channels", channels, 1),
         ("seed", seed, 0),
     ):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < lowest:
-            raise ValueError(f"{option}={value!r} must be a whole number, {lowest} or more")
+        check_integer(option, value, lowest)
     if not 0 < object_scale <= 1:
         raise ValueError(f"object_scale={object_scale!r} must be in (0, 1], a part of the side")
     if not 0 <= background_amplitude < np.inf:

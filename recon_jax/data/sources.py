@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 
+from recon_jax.checks import check_integer
 from recon_jax.data.array_source import Source, from_arrays
 from recon_jax.data.folder_source import open_folder
 from recon_jax.data.npz_source import open_npz
@@ -63,8 +64,9 @@ def open_source(
         raise ValueError(f"source {name!r}: the embedded source takes no options; write 'embedded'")
     if split not in SPLITS:
         raise ValueError(f"split={split!r} is not a split; choose one of {', '.join(SPLITS)}")
-    _check_positive("image_size", image_size)
-    _check_positive("limit", limit)
+    for option, value in (("image_size", image_size), ("limit", limit)):
+        if value is not None:
+            check_integer(option, value, 1, "or None")
     source = READERS[scheme](
         address, split=split, image_size=image_size, data_dir=data_dir, limit=limit
     )
@@ -85,8 +87,3 @@ READERS = {
     "scenes": open_scenes,
 }
 _EXAMPLES = {"tfds": "cifar10", "npz": "PATH", "folder": "PATH"}
-
-
-def _check_positive(option: str, value: int | None) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ValueError(f"{option}={value!r} must be a whole number, 1 or more, or None")

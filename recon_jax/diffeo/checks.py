@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from numbers import Integral
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from recon_jax.linalg import is_concrete
+from recon_jax.checks import check_numbers
 
 Size = int | tuple[int, int]
 
@@ -41,24 +38,10 @@ def as_size(size: object) -> tuple[int, int]:
     return int(sides[0]), int(sides[1])
 
 
-def check_not_negative(name: str, value: ArrayLike, meaning: str) -> None:
-    """Raise ValueError unless all values are finite and >= 0. Skipped inside jit."""
-    if not is_concrete(value):
-        return
-    found = np.asarray(value)
-    bad = found[~((found >= 0) & (found < math.inf))]
-    if bad.size:
-        raise ValueError(
-            f"{name}={bad.flat[0]} must be a finite number >= 0, {meaning}; 0 deforms nothing"
-        )
-
-
-def as_choice(name: str, value: object, choices: Iterable[str]) -> str:
-    """The value; ValueError unless it is one of the choices, which the message lists."""
-    choices = list(choices)
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(choices)}")
-    return str(value)
+def check_temperature(temperature: ArrayLike) -> None:
+    """Raise ValueError unless all temperatures are finite and >= 0. Skipped inside jit."""
+    meaning = "the variance of the waves; 0 deforms nothing"
+    check_numbers("temperature", temperature, "[0, inf)", meaning)
 
 
 def as_images(images: ArrayLike) -> Array:

@@ -16,12 +16,12 @@ depth and finite size are derived here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from recon_jax.checks import check_integer
 from recon_jax.diffeo.sensitivity import Sensitivity
 
 # N times the variance over sites below which rounding decides what is left of p_k.
@@ -189,9 +189,9 @@ def path_counts(filter_size: int, stride: int, num_layers: int) -> list[Int[np.n
 
     Source: Tomasini et al. 2022 (arXiv 2210.01506), released code.
     """
-    _check_whole("filter_size", filter_size, 2)
-    _check_whole("stride", stride, 1)
-    _check_whole("num_layers", num_layers, 1)
+    check_integer("filter_size", filter_size, 2)
+    check_integer("stride", stride, 1)
+    check_integer("num_layers", num_layers, 1)
     if num_layers * np.log2(filter_size) >= 63:
         raise ValueError(
             f"filter_size={filter_size} and num_layers={num_layers} give F^K paths, more than 63 "
@@ -221,9 +221,9 @@ def receptive_field(filter_size: int, stride: int, num_layers: int) -> int:
 
     Source: Tomasini et al. 2022 (arXiv 2210.01506), released code.
     """
-    _check_whole("filter_size", filter_size, 2)
-    _check_whole("stride", stride, 1)
-    _check_whole("num_layers", num_layers, 1)
+    check_integer("filter_size", filter_size, 2)
+    check_integer("stride", stride, 1)
+    check_integer("num_layers", num_layers, 1)
     return 1 + (filter_size - 1) * sum(stride**layer for layer in range(num_layers))
 
 
@@ -238,8 +238,8 @@ def rectified_product(correlation: Float[np.ndarray, " m"]) -> Float[np.ndarray,
 
 def check_net(num_layers: int, filter_size: int, stride: int, dimensions: int) -> None:
     """Raise ValueError for a network that has no depth law: see `exact`."""
-    _check_whole("num_layers", num_layers, 1)
-    _check_whole("filter_size", filter_size, 2)
+    check_integer("num_layers", num_layers, 1)
+    check_integer("filter_size", filter_size, 2)
     if stride not in (1, filter_size):
         raise ValueError(
             f"stride={stride} must be 1 or filter_size={filter_size}: otherwise the windows of a "
@@ -256,7 +256,7 @@ def check_sites(
     """Raise ValueError unless an axis of `num_sites` sites suits the network: see `exact`."""
     if num_sites is None:
         return
-    _check_whole(name, num_sites, 2 * filter_size)
+    check_integer(name, num_sites, 2 * filter_size)
     smallest = 2 * filter_size**num_layers
     if stride > 1 and (num_sites < smallest or num_sites % (smallest // 2)):
         raise ValueError(
@@ -264,11 +264,6 @@ def check_sites(
             f"{filter_size}, num_layers={num_layers}), at least {smallest}, so that every layer "
             "has whole windows and the last one two sites; take fewer layers or more sites"
         )
-
-
-def _check_whole(name: str, value: object, low: int) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
-        raise ValueError(f"{name}={value!r} must be a whole number of at least {low}")
 
 
 def _strided_layers(

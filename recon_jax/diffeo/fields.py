@@ -18,7 +18,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
-from recon_jax.diffeo.checks import Size, as_cutoff, as_floats, as_size, check_not_negative
+from recon_jax.checks import check_numbers
+from recon_jax.diffeo.checks import Size, as_cutoff, as_floats, as_size, check_temperature
 
 
 def wave_numbers(cutoff: int) -> np.ndarray:
@@ -108,7 +109,7 @@ def displacement_field(
             "sample_coefficients draws them"
         )
     cutoff = as_cutoff(A.shape[-1])
-    check_not_negative("temperature", temperature, "the variance of the waves")
+    check_temperature(temperature)
     amplitude = jnp.sqrt(jnp.asarray(temperature).astype(jnp.promote_types(A.dtype, B.dtype)))
     if amplitude.shape not in ((), A.shape[:-2]):
         raise ValueError(
@@ -160,7 +161,7 @@ def temperature_for(displacement: ArrayLike, size: Size, cutoff: int) -> ArrayLi
     >>> round(temperature_for(displacement=1.0, size=32, cutoff=3), 6)
     0.001132
     """
-    check_not_negative("displacement", displacement, "in pixels")
+    check_numbers("displacement", displacement, "[0, inf)", "in pixels; 0 deforms nothing")
     return 4 * displacement**2 / (math.pi * _squared_side(size) * math.log(as_cutoff(cutoff)))
 
 
@@ -179,7 +180,7 @@ def displacement_for(temperature: ArrayLike, size: Size, cutoff: int) -> ArrayLi
 
     Source: Petrini et al. 2021 (arXiv 2105.02468), released code.
     """
-    check_not_negative("temperature", temperature, "the variance of the waves")
+    check_temperature(temperature)
     scale = math.sqrt(math.pi * _squared_side(size) * math.log(as_cutoff(cutoff))) / 2
     return scale * temperature**0.5
 
@@ -224,7 +225,7 @@ def rms_displacement(temperature: ArrayLike, size: Size, cutoff: int) -> ArrayLi
     """
     height, width = as_size(size)
     weights = mode_weights(cutoff)
-    check_not_negative("temperature", temperature, "the variance of the waves")
+    check_temperature(temperature)
     rows, columns = (np.mean(sine_table(side, cutoff) ** 2, axis=0) for side in (height, width))
     per_temperature = (height**2 + width**2) * float(columns @ weights**2 @ rows)
     return math.sqrt(per_temperature) * temperature**0.5

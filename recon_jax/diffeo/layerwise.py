@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Shaped
 
 from recon_jax import parallel
-from recon_jax.diffeo.checks import as_choice, as_floats
+from recon_jax.checks import check_choice, check_integer
+from recon_jax.diffeo.checks import as_floats
 from recon_jax.diffeo.sensitivity import (
     REDUCTIONS,
     Sensitivity,
@@ -86,7 +86,7 @@ def layerwise_sensitivities(
 
     Source: Tomasini et al. 2022 (arXiv 2210.01506), section 3.
     """
-    as_choice("reduce", reduce, REDUCTIONS)
+    check_choice("reduce", reduce, REDUCTIONS)
     sets = [np.asarray(array) for array in (images, deformed, noisy)]
     count = _check_sets(sets)
     size = _as_batch_size(batch_size, count)
@@ -115,11 +115,7 @@ def _check_sets(sets: list[np.ndarray]) -> int:
 def _as_batch_size(batch_size: int | None, count: int) -> int:
     if batch_size is None:
         return count
-    if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
-        raise ValueError(
-            f"batch_size={batch_size} must be an integer of at least 1; None takes all images at "
-            "once"
-        )
+    check_integer("batch_size", batch_size, 1, "None takes all images at once")
     return min(int(batch_size), count)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Int, Shaped
 
-from recon_jax.linalg import is_concrete
+from recon_jax.checks import check_integer, is_concrete
 
 NEAR, FAR = 1, -1
 DISTANCES = ("euclidean", "chebyshev")
@@ -43,18 +43,8 @@ class Pairs(NamedTuple):
     labels: Int[np.ndarray, " m"]
 
 
-def _check_whole(name: str, value: object, low: int, high: int, way_out: str) -> None:
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not (whole and low <= value <= high):
-        raise ValueError(f"{name}={value!r} must be a whole number in {low} .. {high}: {way_out}")
-
-
 def _check_size(size: object) -> None:
-    if not isinstance(size, Integral) or isinstance(size, bool) or size < MIN_SIZE:
-        raise ValueError(
-            f"size={size!r} must be a whole number, {MIN_SIZE} or more: there must be near and far "
-            "pairs of pixels"
-        )
+    check_integer("size", size, MIN_SIZE, "there must be near and far pairs of pixels")
 
 
 def _check_gap(gap: float) -> None:
@@ -100,7 +90,7 @@ def task_1d(size: int = 128, scale: int = 32, task: int = 1, gap: float = 0) -> 
     _check_size(size)
     if task not in TASKS:
         raise ValueError(f"task={task!r} is unknown; choose 1 for the distance, 2 for blocks")
-    _check_whole("scale", scale, 2, size // 2, f"there are {size} sites")
+    check_integer("scale", scale, 2, f"there are {size} sites", high=size // 2)
     _check_gap(gap)
     if task == 2:
         _check_blocks(size, scale, gap)
@@ -210,8 +200,7 @@ def split(pairs: Pairs, num_train: int, num_test: int, seed: int = 0) -> tuple[P
     for name, value in (("num_train", num_train), ("num_test", num_test)):
         if not isinstance(value, Integral) or value < 2 or value % 2:
             raise ValueError(f"{name}={value!r} must be an even number, 2 or more: half a class")
-    if not isinstance(seed, Integral) or seed < 0:
-        raise ValueError(f"seed={seed!r} must be a whole number, 0 or more")
+    check_integer("seed", seed, 0)
     classes = [np.flatnonzero(pairs.labels == label) for label in (FAR, NEAR)]
     available = min(map(len, classes))
     if (num_train + num_test) // 2 > available:

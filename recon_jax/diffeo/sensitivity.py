@@ -15,11 +15,11 @@ from jaxtyping import Array, Shaped
 from jaxtyping import ArrayLike as JaxArrayLike
 
 from recon_jax import parallel
-from recon_jax.diffeo.checks import as_choice, as_floats, as_images
+from recon_jax.checks import check_choice, is_concrete
+from recon_jax.diffeo.checks import as_floats, as_images
 from recon_jax.diffeo.fields import temperature_for
 from recon_jax.diffeo.noise import matched_noise
 from recon_jax.diffeo.warps import deform, reference
-from recon_jax.linalg import is_concrete
 
 REDUCTIONS = ("mean", "median")
 
@@ -128,7 +128,7 @@ def sensitivities(
     Source: Tomasini et al. 2022 (arXiv 2210.01506), section 2; Petrini et al. 2021 (arXiv
       2105.02468), equations 4 and 5; released code of both.
     """
-    as_choice("reduce", reduce, REDUCTIONS)
+    check_choice("reduce", reduce, REDUCTIONS)
     arrays = {
         "features": features,
         "features_deformed": features_deformed,

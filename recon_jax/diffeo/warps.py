@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
+from recon_jax.checks import check_choice
 from recon_jax.diffeo.checks import (
-    as_choice,
     as_cutoff,
     as_floats,
     as_images,
     as_keys,
-    check_not_negative,
+    check_temperature,
     image_keys,
 )
 from recon_jax.diffeo.fields import displacement_field, sample_coefficients
@@ -64,7 +64,7 @@ def warp(
 
     Source: Petrini et al. 2021 (arXiv 2105.02468), released code.
     """
-    as_choice("interpolation", interpolation, INTERPOLATIONS)
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
     images, dx, dy = as_images(images), as_floats(dx), as_floats(dy)
     if dx.shape != images.shape[:3] or dy.shape != images.shape[:3]:
         raise ValueError(
@@ -91,7 +91,8 @@ def reference(
     Source: Petrini et al. 2021 (arXiv 2105.02468), released code of the measurements.
     """
     images = as_images(images)
-    if as_choice("interpolation", interpolation, INTERPOLATIONS) != "gaussian":
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
+    if interpolation != "gaussian":
         return images
     rows, columns = (
         _gaussian_weights(jnp.arange(side, dtype=images.dtype), side) for side in images.shape[1:3]
@@ -125,9 +126,9 @@ def deform(
 
     Source: Petrini et al. 2021 (arXiv 2105.02468), section 2 and released code.
     """
-    as_choice("interpolation", interpolation, INTERPOLATIONS)
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
     cutoff, images = as_cutoff(cutoff), as_images(images)
-    check_not_negative("temperature", temperature, "the variance of the waves")
+    check_temperature(temperature)
     temperature = jnp.asarray(temperature, images.dtype)
     if temperature.shape not in ((), images.shape[:1]):
         raise ValueError(

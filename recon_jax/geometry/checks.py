@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
+from recon_jax.checks import as_finite_floats, is_concrete
 from recon_jax.features import check_features
-from recon_jax.linalg import is_concrete
-
-
-def as_floats(name: str, array: ArrayLike) -> Array:
-    """The array as float32, or float64 if it is; ValueError unless floats, not empty, finite."""
-    array = jnp.asarray(array)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise ValueError(f"{name} must be floats, got {array.dtype}; use {name}.astype('f4')")
-    if not array.size:
-        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
-    if is_concrete(array):
-        bad = int((~np.isfinite(np.asarray(array))).sum())
-        if bad:
-            raise ValueError(f"{name} holds {bad} NaN or infinite entries of {array.size}")
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 def as_stack(name: str, array: ArrayLike, axes: str) -> Array:
-    """`as_floats` of one matrix or a stack of them, whose last two axes are called `axes`."""
-    array = as_floats(name, array)
+    """`as_finite_floats` of one matrix or a stack of them, with the names of the last axes."""
+    array = as_finite_floats(name, array)
     if array.ndim < 2:
         raise ValueError(f"{name} must have shape (..., {axes}), got {array.shape}")
     return array
@@ -50,12 +33,6 @@ def as_features(features: ArrayLike, name: str = "features") -> Array:
 def _is_constant(rows: np.ndarray) -> bool:
     # The last row mostly settles it without a pass over all.
     return bool((rows[-1] == rows[0]).all() and (rows == rows[:1]).all())
-
-
-def check_integer(name: str, value: Any, low: int, high: int, meaning: str) -> None:
-    """Raise ValueError unless the value is an integer in low .. high, what `meaning` explains."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(f"{name}={value!r} must be an integer in {low} .. {high}: {meaning}")
 
 
 def check_nonzero(name: str, array: Array, way_out: str) -> None:

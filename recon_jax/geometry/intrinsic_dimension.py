@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from recon_jax.checks import check_integer, is_concrete
 from recon_jax.features import scaled_by_power_of_two
-from recon_jax.geometry.checks import as_features, check_integer
+from recon_jax.geometry.checks import as_features
 from recon_jax.geometry.tangents import nearest_others
-from recon_jax.linalg import is_concrete
 from recon_jax.neighbors import nearest_neighbors
 
 DIMENSION_METHODS = ("two_nn", "local_pca")
@@ -107,8 +107,8 @@ def _local_pca(features, num_neighbors, share):
         "num_neighbors",
         num_neighbors,
         1,
-        count - 1,
         f"each of the {count} points has {count - 1} others",
+        high=count - 1,
     )
     if not 0 < share <= 1:
         raise ValueError(f"share={share} must lie in (0, 1], a share of the variance")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from recon_jax.geometry.checks import as_floats, check_integer
+from recon_jax.checks import as_finite_floats, check_integer
 
 RowFunction = Callable[[Array], Array]
 
@@ -55,7 +55,7 @@ def local_jacobian(
       ValueError: if `points` is no finite non-empty matrix of floats (values: outside jit), fn
         returns another number of rows or not two axes of floats, or batch_size < 1.
     """
-    points = as_floats("points", points)
+    points = as_finite_floats("points", points)
     if points.ndim != 2:
         raise ValueError(
             f"points must have shape (N, D), got {points.shape}; images are flattened, and "
@@ -63,7 +63,7 @@ def local_jacobian(
         )
     count, size = points.shape
     if batch_size is not None:
-        check_integer("batch_size", batch_size, 1, 2**31, "how many points are linearised at once")
+        check_integer("batch_size", batch_size, 1, "how many points are linearised at once")
     batch_size = min(batch_size or count, count)
     outputs = _check_output(fn, points[:batch_size])
     linearized = _reverse if outputs <= size else _forward

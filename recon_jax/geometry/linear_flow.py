@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, Num
 
-from recon_jax.geometry.checks import as_floats, check_integer
+from recon_jax.checks import as_finite_floats, check_integer, check_numbers, is_concrete
 from recon_jax.geometry.rank import effective_rank
-from recon_jax.linalg import is_concrete
 
 # Of 32 dimensions: the first 8 are the tangent plane of the data, and 4 to 15 are augmented.
 VARIANCES = (1.0,) * 8 + (0.02**2,) * 24
@@ -126,16 +125,6 @@ def _check_geometry(variances: Array, augmented: Array) -> None:
         )
 
 
-def _check_number(name: str, value: ArrayLike, zero: bool, meaning: str) -> None:
-    if not is_concrete(value):
-        return
-    number = np.asarray(value)
-    if number.ndim or not np.isfinite(number) or number < 0 or (number == 0 and not zero):
-        raise ValueError(
-            f"{name}={value} must be a finite number {'>=' if zero else '>'} 0: {meaning}"
-        )
-
-
 def linear_projector_flow(
     key: Key[Array, ""],
     *,
@@ -189,15 +178,15 @@ def linear_projector_flow(
     Source: the mechanism that Cosentino et al. 2022 (arXiv 2205.06926) claim, in its simplest
       form; the derivation and the settings are not the paper's.
     """
-    _check_number("strength", strength, True, "the standard deviation of the augmentation")
-    _check_number("temperature", temperature, False, "it divides similarities")
-    _check_number("learning_rate", learning_rate, False, "the size of a step")
-    check_integer("outputs", outputs, 1, 2**16, "the width of the projection")
-    check_integer("batch_size", batch_size, 2, 2**16, "one point alone has nothing to contrast")
-    check_integer("steps", steps, 1, 2**31 - 1, "of gradient descent")
+    check_numbers("strength", strength, "[0, inf)", "the standard deviation of the augmentation")
+    check_numbers("temperature", temperature, "(0, inf)", "it divides similarities")
+    check_numbers("learning_rate", learning_rate, "(0, inf)", "the size of a step")
+    check_integer("outputs", outputs, 1, "the width of the projection", high=2**16)
+    check_integer("batch_size", batch_size, 2, "one point has nothing to contrast", high=2**16)
+    check_integer("steps", steps, 1, "of gradient descent", high=2**31 - 1)
     if variances is None:
         variances = np.asarray(VARIANCES, np.float32)
-    variances = as_floats("variances", variances)
+    variances = as_finite_floats("variances", variances)
     augmented = jnp.asarray(AUGMENTED if augmented is None else augmented)
     _check_geometry(variances, augmented)
     numbers = (jnp.asarray(v, variances.dtype) for v in (strength, temperature, learning_rate))

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from recon_jax.geometry.checks import as_features, as_floats
-from recon_jax.linalg import is_concrete
+from recon_jax.checks import as_finite_floats, is_concrete
+from recon_jax.geometry.checks import as_features
 
 
 @jax.jit
@@ -19,7 +19,7 @@ def _singular_values(array):
 
 
 def _checked(name: str, array: ArrayLike) -> Array:
-    array = as_floats(name, array)
+    array = as_finite_floats(name, array)
     if array.ndim == 0:
         raise ValueError(
             f"{name} must be singular values (R,) or matrices (..., P, D), got a scalar"

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from recon_jax.checks import is_concrete
 from recon_jax.geometry.checks import as_stack, check_nonzero
-from recon_jax.linalg import is_concrete
 
 
 def _check_orthonormal(name: str, basis: Array) -> None:

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Integer
 
+from recon_jax.checks import check_integer, is_concrete
 from recon_jax.features import scaled_by_power_of_two
-from recon_jax.geometry.checks import as_features, as_stack, check_integer
-from recon_jax.linalg import default_tolerance, fix_signs, is_concrete
+from recon_jax.geometry.checks import as_features, as_stack
+from recon_jax.linalg import default_tolerance, fix_signs
 from recon_jax.neighbors import nearest_neighbors
 
 # Entries of the differences of one block, 2 MiB in float32: they are read several times.
@@ -89,7 +90,7 @@ def tangent_bases(
     _check_rank(rank, num_neighbors, features.shape[1])
     if block_size is None:
         block_size = max(1, _ENTRIES // (num_neighbors * features.shape[1]))
-    check_integer("block_size", block_size, 1, 2**31, "how many points are decomposed at once")
+    check_integer("block_size", block_size, 1, "how many points are decomposed at once")
     index = nearest_others(features, queries, num_neighbors)
     return _tangent_bases(features, queries, index, rank, min(block_size, len(queries)))
 
@@ -142,7 +143,11 @@ def row_space(jacobian: Float[ArrayLike, "*batch p d"], rank: int) -> Float[Arra
 
 def _check_rank(rank: int, count: int, size: int) -> None:
     check_integer(
-        "rank", rank, 1, min(count, size), f"{count} vectors in {size} dimensions span no more"
+        "rank",
+        rank,
+        1,
+        f"{count} vectors in {size} dimensions span no more",
+        high=min(count, size),
     )
 
 
@@ -153,8 +158,8 @@ def _checked(features, num_neighbors, queries):
         "num_neighbors",
         num_neighbors,
         1,
-        count - 1,
         f"each of the {count} points has {count - 1} others",
+        high=count - 1,
     )
     if queries is None:
         return features, jnp.arange(count, dtype=jnp.int32)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from numbers import Integral
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
+from recon_jax.checks import check_integer, check_numbers
 from recon_jax.losses.log_sums import (
     Setting,
     bound_suffices,
@@ -28,19 +27,12 @@ _BLOCK_SIZE = 512
 
 
 def _check_temperature(temperature: float) -> None:
-    if not 0 < temperature < math.inf:
-        raise ValueError(
-            f"temperature={temperature} must be a finite number > 0; 0.5 is SimCLR's at CIFAR-10"
-        )
+    check_numbers("temperature", temperature, "(0, inf)", "0.5 is SimCLR's at CIFAR-10")
 
 
 def _check_block_size(block_size: int | None) -> None:
-    if block_size is None:
-        return
-    if not isinstance(block_size, Integral) or isinstance(block_size, bool) or block_size < 1:
-        raise ValueError(
-            f"block_size={block_size!r} must be a whole number of rows, 1 or more; None chooses one"
-        )
+    if block_size is not None:
+        check_integer("block_size", block_size, 1, "rows at a time; None chooses their number")
 
 
 def _unit_rows(rows: Array) -> Array:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Int, Integer, Shaped
 
-from recon_jax.linalg import is_concrete
+from recon_jax.checks import check_integer, is_concrete
 
 MAX_LEVELS = 65536
 
@@ -22,15 +22,8 @@ _SLACK = 1e-6
 
 def check_levels(levels: object) -> None:
     """Raise ValueError unless `levels`, how many there are, is an integer in 2 .. 65536."""
-    if (
-        not isinstance(levels, Integral)
-        or isinstance(levels, bool)
-        or not 2 <= levels <= MAX_LEVELS
-    ):
-        raise ValueError(
-            f"levels={levels!r} must be an integer in 2 .. {MAX_LEVELS}, the number of values a "
-            "pixel can take: 256 for 8 bits, 2 for binary images"
-        )
+    meaning = "the number of values a pixel can take, 256 for 8 bits, 2 for binary images"
+    check_integer("levels", levels, 2, meaning, high=MAX_LEVELS)
 
 
 def check_values(values: ArrayLike, levels: int) -> Array:

@@ -11,13 +11,13 @@ import inspect
 import math
 from collections.abc import Callable
 from functools import partial
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from recon_jax.checks import check_integer
 from recon_jax.losses.bins import log_logistic_mass, log_normal_mass
 from recon_jax.losses.levels import (
     check_levels,
@@ -59,11 +59,6 @@ class Likelihood(NamedTuple):
     log_prob: Callable[[Array, Array], Array]
     sample: Callable[[Array, Array], Array]
     mean: Callable[[Array], Array]
-
-
-def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
 def _check_min_log_scale(value: float) -> None:
@@ -127,7 +122,7 @@ def bernoulli(channels: int, levels: int = 2) -> Likelihood:
     Raises:
       ValueError: if channels < 1 or levels is not 2.
     """
-    _check_count("channels", channels)
+    check_integer("channels", channels, 1)
     check_levels(levels)
     if levels != 2:
         raise ValueError(
@@ -147,7 +142,7 @@ def bernoulli(channels: int, levels: int = 2) -> Likelihood:
 
 def _location_scale(name, log_mass, draw, channels, levels, min_log_scale):
     """Independent channels, each a discretised law of a location family; K = 2 C."""
-    _check_count("channels", channels)
+    check_integer("channels", channels, 1)
     check_levels(levels)
     _check_min_log_scale(min_log_scale)
 
@@ -261,9 +256,9 @@ def logistic_mixture(
 
     Source: Salimans et al. 2017 (arXiv 1701.05517), sections 2.1 and 2.2.
     """
-    _check_count("channels", channels)
+    check_integer("channels", channels, 1)
     check_levels(levels)
-    _check_count("num_components", num_components)
+    check_integer("num_components", num_components, 1)
     _check_min_log_scale(min_log_scale)
     if coupling not in COUPLINGS:
         raise ValueError(f"coupling={coupling!r} is unknown; choose one of {str(COUPLINGS)[1:-1]}")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
-from recon_jax.linalg import is_concrete
+from recon_jax.checks import is_concrete
 
 
 class Posterior(NamedTuple):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from recon_jax.linalg import is_concrete
+from recon_jax.checks import is_concrete
 
 
 def squared_error(

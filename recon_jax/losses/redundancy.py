@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
-from recon_jax.linalg import is_concrete
+from recon_jax.checks import is_concrete
 from recon_jax.losses.view_pairs import ViewPairs, view_pairs
 
 # Below it a variance is that of a constant, whose correlations are 0.

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from recon_jax.checks import is_concrete
 from recon_jax.features import check_features
-from recon_jax.linalg import is_concrete
 
 
 class ViewPairs(NamedTuple):

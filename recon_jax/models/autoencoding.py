@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from recon_jax.models.checks import as_image_shape, as_images, check_at_least, require_shape
+from recon_jax.checks import check_integer
+from recon_jax.models.checks import as_image_shape, as_images, require_shape
 from recon_jax.models.intermediates import record
 from recon_jax.models.layers import at_least_float32
 
@@ -42,7 +43,7 @@ class Autoencoder(nn.Module):
 
     def __post_init__(self):
         self.image_shape = as_image_shape(self.image_shape)
-        check_at_least("latent_size", self.latent_size, 1)
+        check_integer("latent_size", self.latent_size, 1)
         super().__post_init__()
 
     @property

@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
-
-
-def check_at_least(name: str, value: object, minimum: int) -> None:
-    """Raise ValueError unless `value` is an integer of at least `minimum`."""
-    if not isinstance(value, Integral) or value < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
-
-
-def check_choice(name: str, value: object, choices: Iterable) -> None:
-    """Raise ValueError unless `value` is one of the choices, which the message lists."""
-    choices = list(choices)
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} is unknown; choose one of {str(choices)[1:-1]}")
-
-
-def check_fraction(name: str, value: float) -> None:
-    """Raise ValueError unless 0 <= value < 1."""
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} must lie in [0, 1), got {value}")
 
 
 def as_image_shape(shape: Sequence[int]) -> tuple[int, int, int]:

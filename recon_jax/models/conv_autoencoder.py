@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
+from recon_jax.checks import check_integer
 from recon_jax.models.autoencoding import Autoencoder
-from recon_jax.models.checks import check_at_least
 from recon_jax.models.intermediates import record
 from recon_jax.models.layers import ConvBlock, linear_widths, torch_uniform
 from recon_jax.models.upsampling import UpsamplingConv, halved
@@ -120,8 +120,8 @@ class ConvAutoencoder(Autoencoder):
     dtype: DTypeLike = jnp.float32
 
     def __post_init__(self):
-        check_at_least("depth", self.depth, 2)
-        check_at_least("first_width", self.first_width, 1)
+        check_integer("depth", self.depth, 2)
+        check_integer("first_width", self.first_width, 1)
         super().__post_init__()
 
     def sizes(self) -> tuple[tuple[int, ...], ...]:

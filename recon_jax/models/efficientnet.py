@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Key, Num
 
-from recon_jax.models.checks import as_images, check_at_least, check_choice, check_fraction
+from recon_jax.checks import check_choice, check_integer, check_numbers
+from recon_jax.models.checks import as_images
 from recon_jax.models.intermediates import record
 from recon_jax.models.layers import ConvBlock, KeyedDropout, classify
 from recon_jax.models.resnet import STEMS
@@ -136,11 +137,11 @@ class EfficientNetB0(nn.Module):
     axis_name: str | None = None
 
     def __post_init__(self):
-        check_at_least("num_classes", self.num_classes, 1)
+        check_integer("num_classes", self.num_classes, 1)
         check_choice("stem", self.stem, STEMS)
-        check_at_least("width", self.width, 1)
-        check_fraction("dropout", self.dropout)
-        check_fraction("drop_path", self.drop_path)
+        check_integer("width", self.width, 1)
+        check_numbers("dropout", self.dropout, "[0, 1)")
+        check_numbers("drop_path", self.drop_path, "[0, 1)")
         super().__post_init__()
 
     def _channels(self, published: int) -> int:

@@ -10,11 +10,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float
 
+from recon_jax.checks import check_choice, check_integer
 from recon_jax.models.checks import (
     as_image_shape,
     as_images,
-    check_at_least,
-    check_choice,
     require_shape,
 )
 from recon_jax.models.intermediates import record
@@ -50,9 +49,9 @@ class MLPEncoder(nn.Module):
 
     def __post_init__(self):
         self.widths = tuple(self.widths)
-        check_at_least("number of widths", len(self.widths), 1)
+        check_integer("number of widths", len(self.widths), 1)
         for width in self.widths:
-            check_at_least("each of widths", width, 1)
+            check_integer("each of widths", width, 1)
         super().__post_init__()
 
     @nn.compact
@@ -90,7 +89,7 @@ class ConvEncoder(nn.Module):
     axis_name: str | None = None
 
     def __post_init__(self):
-        check_at_least("width", self.width, 1)
+        check_integer("width", self.width, 1)
         super().__post_init__()
 
     @nn.compact
@@ -139,7 +138,7 @@ class ResNetEncoder(nn.Module):
     def __post_init__(self):
         check_choice("depth", self.depth, BLOCKS)
         check_choice("stem", self.stem, STEMS)
-        check_at_least("width", self.width, 1)
+        check_integer("width", self.width, 1)
         super().__post_init__()
 
     @nn.compact

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float
 
-from recon_jax.models.checks import check_at_least
+from recon_jax.checks import check_integer
 from recon_jax.models.intermediates import record
 from recon_jax.models.layers import DenseBlock, at_least_float32, flatten, torch_uniform
 
@@ -90,11 +90,11 @@ class GuidedAutoencoder(nn.Module):
     axis_name: str | None = None
 
     def __post_init__(self):
-        check_at_least("num_classes", self.num_classes, 1)
+        check_integer("num_classes", self.num_classes, 1)
         self.hidden = tuple(self.hidden)
-        check_at_least("number of hidden layers", len(self.hidden), 1)
+        check_integer("number of hidden layers", len(self.hidden), 1)
         for width in self.hidden:
-            check_at_least("hidden width", width, 1)
+            check_integer("hidden width", width, 1)
         super().__post_init__()
 
     def encode(self, images: ArrayLike, *, train: bool = False) -> Float[Array, "n k"]:

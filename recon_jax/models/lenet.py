@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float
 
-from recon_jax.models.checks import as_images, check_at_least
+from recon_jax.checks import check_integer
+from recon_jax.models.checks import as_images
 from recon_jax.models.layers import (
     ConvBlock,
     DenseBlock,
@@ -45,8 +46,8 @@ class LeNet(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     def __post_init__(self):
-        check_at_least("num_classes", self.num_classes, 1)
-        check_at_least("pad_to", self.pad_to, 0)
+        check_integer("num_classes", self.num_classes, 1)
+        check_integer("pad_to", self.pad_to, 0)
         super().__post_init__()
 
     @nn.compact

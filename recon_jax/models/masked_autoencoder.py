@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num
 
-from recon_jax.linalg import is_concrete
+from recon_jax.checks import is_concrete
 from recon_jax.models.checks import as_image_shape, as_images, require_shape
 from recon_jax.models.intermediates import record
 from recon_jax.models.layers import at_least_float32

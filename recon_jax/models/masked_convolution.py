@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from recon_jax import parallel
-from recon_jax.models.checks import check_at_least, check_choice
+from recon_jax.checks import check_choice, check_integer
 from recon_jax.models.convolution import conv_general_dilated, shifts
 from recon_jax.models.layers import torch_uniform
 
@@ -25,7 +25,7 @@ FEW_CHANNELS = 4
 
 def check_odd(name: str, value: object) -> None:
     """Raise ValueError unless `value` is an odd integer of at least 1."""
-    check_at_least(name, value, 1)
+    check_integer(name, value, 1)
     if value % 2 == 0:
         raise ValueError(
             f"{name}={value} is even: the kernel needs a centre; choose {value - 1} or {value + 1}"
@@ -78,7 +78,7 @@ def channel_mask(
     Raises:
       ValueError: if the features cannot be split, and as `context_mask`.
     """
-    check_at_least("image_channels", image_channels, 1)
+    check_integer("image_channels", image_channels, 1)
     for name, count in (("inputs", inputs), ("features", outputs)):
         if count % image_channels:
             raise ValueError(
@@ -149,7 +149,7 @@ class MaskedConv(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     def __post_init__(self):
-        check_at_least("features", self.features, 1)
+        check_integer("features", self.features, 1)
         context_mask(self.kernel_size, self.kind)
         if self.kernel_size == 1 and self.kind == "A" and (self.image_channels or 1) == 1:
             raise ValueError(

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float
 
-from recon_jax.models.checks import as_images, check_at_least
+from recon_jax.checks import check_integer
+from recon_jax.models.checks import as_images
 from recon_jax.models.layers import DenseBlock, classify, flatten, linear_widths
 
 
@@ -43,9 +44,9 @@ class MLP(nn.Module):
     axis_name: str | None = None
 
     def __post_init__(self):
-        check_at_least("num_classes", self.num_classes, 1)
-        check_at_least("depth", self.depth, 2)
-        check_at_least("width", self.width, 0)
+        check_integer("num_classes", self.num_classes, 1)
+        check_integer("depth", self.depth, 2)
+        check_integer("width", self.width, 0)
         super().__post_init__()
 
     @nn.compact

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
+from recon_jax.checks import check_integer
 from recon_jax.models.autoencoding import Autoencoder
-from recon_jax.models.checks import check_at_least
 from recon_jax.models.layers import DenseBlock, flatten, linear_widths, torch_uniform
 
 
@@ -69,9 +69,9 @@ class MLPAutoencoder(Autoencoder):
     axis_name: str | None = None
 
     def __post_init__(self):
-        check_at_least("depth", self.depth, 2)
+        check_integer("depth", self.depth, 2)
         if self.decoder_depth is not None:
-            check_at_least("decoder_depth", self.decoder_depth, 2)
+            check_integer("decoder_depth", self.decoder_depth, 2)
         super().__post_init__()
 
     def setup(self):

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Integer, Key, PyTree
 
-from recon_jax.models.checks import as_image_shape, check_at_least
+from recon_jax.checks import check_integer
+from recon_jax.models.checks import as_image_shape
 from recon_jax.models.pixelcnn import PixelCNN
 
 # How many sizes of the wavefront are compiled, each again as long: two leave 1.1 to 1.2 evaluations
@@ -49,10 +50,10 @@ def _check(
 ) -> tuple[tuple[int, int, int], int]:
     """The shape of the images and their number."""
     shape = as_image_shape(image_shape)
-    check_at_least("levels", levels, 2)
+    check_integer("levels", levels, 2)
     head.check_sides(*shape[:2])
     if features is None:
-        check_at_least("count (the number of images, without features)", count, 1)
+        check_integer("count", count, 1, "the number of images, without features")
         if head.horizon == 0:
             raise ValueError("horizon=0 sees no pixels and needs features")
         return shape, count

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from recon_jax.models.checks import check_at_least
+from recon_jax.checks import check_integer
 from recon_jax.models.intermediates import record
 from recon_jax.models.layers import at_least_float32, torch_uniform
 from recon_jax.models.masked_convolution import MaskedConv, check_odd, context_mask
@@ -143,12 +143,12 @@ class PixelCNN(nn.Module):
 
     def __post_init__(self):
         if self.horizon is not None:
-            check_at_least("horizon (None sees all earlier pixels)", self.horizon, 0)
+            check_integer("horizon", self.horizon, 0, "None sees all earlier pixels")
         for name, least in (("num_params", 1), ("width", 1), ("num_blocks", 0)):
-            check_at_least(name, getattr(self, name), least)
+            check_integer(name, getattr(self, name), least)
         check_odd("first_kernel", self.first_kernel)
         check_odd("inner_kernel", self.inner_kernel)
-        check_at_least("first_kernel", self.first_kernel, 3)
+        check_integer("first_kernel", self.first_kernel, 3)
         super().__post_init__()
 
     def setup(self):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
-from recon_jax.models.checks import check_at_least
+from recon_jax.checks import check_integer
 
 # The cubic kernel of Keys 1981 with a = -3/4, which PyTorch's bicubic interpolation has.
 CUBIC = -0.75
@@ -81,7 +81,7 @@ def resize_positions(
     positions = np.asarray(positions, np.float64)
     for name, sides in (("grid", grid), ("new_grid", new_grid)):
         for side in sides:
-            check_at_least(name, side, 1)
+            check_integer(name, side, 1)
     rows, columns = grid
     if len(positions) != rows * columns:
         raise ValueError(

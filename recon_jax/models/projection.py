@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float
 
-from recon_jax.models.checks import as_images, check_at_least
+from recon_jax.checks import check_integer
+from recon_jax.models.checks import as_images
 from recon_jax.models.feature_encoders import ConvEncoder, MLPEncoder, ResNetEncoder
 from recon_jax.models.intermediates import record
 from recon_jax.models.layers import DenseBlock, at_least_float32, batch_norm, torch_uniform
@@ -61,9 +62,9 @@ class ProjectionHead(nn.Module):
     axis_name: str | None = None
 
     def __post_init__(self):
-        check_at_least("head_depth", self.depth, 0)
-        check_at_least("head_width", self.width, 0)
-        check_at_least("outputs", self.outputs, 1)
+        check_integer("head_depth", self.depth, 0)
+        check_integer("head_width", self.width, 0)
+        check_integer("outputs", self.outputs, 1)
         super().__post_init__()
 
     @nn.compact

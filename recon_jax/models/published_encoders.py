@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from recon_jax.checks import check_choice
 from recon_jax.models import published_resnet, published_vit
-from recon_jax.models.checks import check_choice
 from recon_jax.models.published_entries import ReadEncoder, entry_faults, refuse
 from recon_jax.models.vit_classifier import POOLINGS
 from recon_jax.models.weight_files import read_weights

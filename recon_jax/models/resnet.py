@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Num
 
-from recon_jax.models.checks import as_images, check_at_least, check_choice
+from recon_jax.checks import check_choice, check_integer
+from recon_jax.models.checks import as_images
 from recon_jax.models.intermediates import record
 from recon_jax.models.layers import ConvBlock, MaxPool, classify
 
@@ -125,9 +126,9 @@ class ResNet(nn.Module):
 
     def __post_init__(self):
         check_choice("depth", self.depth, BLOCKS)
-        check_at_least("num_classes", self.num_classes, 1)
+        check_integer("num_classes", self.num_classes, 1)
         check_choice("stem", self.stem, STEMS)
-        check_at_least("width", self.width, 1)
+        check_integer("width", self.width, 1)
         super().__post_init__()
 
     @nn.compact

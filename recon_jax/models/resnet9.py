@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Num
 
-from recon_jax.models.checks import as_images, check_at_least
+from recon_jax.checks import check_integer
+from recon_jax.models.checks import as_images
 from recon_jax.models.intermediates import record
 from recon_jax.models.layers import ConvBlock, MaxPool, classify, torch_uniform
 
@@ -60,12 +61,12 @@ class ResNet9(nn.Module):
     axis_name: str | None = None
 
     def __post_init__(self):
-        check_at_least("num_classes", self.num_classes, 1)
+        check_integer("num_classes", self.num_classes, 1)
         self.widths = tuple(self.widths)
         if len(self.widths) != 5:
             raise ValueError(f"widths must be five numbers of channels, got {self.widths}")
         for width in self.widths:
-            check_at_least("every width", width, 1)
+            check_integer("every width", width, 1)
         super().__post_init__()
 
     @nn.compact

@@ -11,8 +11,8 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
+from recon_jax.checks import check_choice
 from recon_jax.models.autoencoding import Autoencoder
-from recon_jax.models.checks import check_choice
 from recon_jax.models.convolution import conv_general_dilated
 from recon_jax.models.intermediates import record
 from recon_jax.models.layers import batch_norm, flatten, he_normal, torch_uniform

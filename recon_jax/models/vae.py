@@ -11,11 +11,10 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Integer
 
+from recon_jax.checks import check_choice, check_integer
 from recon_jax.models.checks import (
     as_image_shape,
     as_images,
-    check_at_least,
-    check_choice,
     require_shape,
 )
 from recon_jax.models.intermediates import record
@@ -108,14 +107,14 @@ class VAE(nn.Module):
     def __post_init__(self):
         self.image_shape = as_image_shape(self.image_shape)
         for name in ("latent_size", "decoder_features"):
-            check_at_least(name, getattr(self, name), 1)
-        check_at_least("num_classes", self.num_classes, 0)
+            check_integer(name, getattr(self, name), 1)
+        check_integer("num_classes", self.num_classes, 0)
         check_choice("networks", self.networks, NETWORKS)
         check_choice("norm", self.norm, NORMS)
         self.widths = tuple(NETWORKS[self.networks][2] if self.widths is None else self.widths)
-        check_at_least("number of widths", len(self.widths), 1)
+        check_integer("number of widths", len(self.widths), 1)
         for width in self.widths:
-            check_at_least("width", width, 1)
+            check_integer("width", width, 1)
         if self.networks != "mlp":
             halvings(self.image_shape[:2], len(self.widths))
         self.pixelcnn().check_sides(*self.image_shape[:2])

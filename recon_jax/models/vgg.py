@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Num
 
-from recon_jax.models.checks import as_images, check_at_least, check_choice, check_fraction
+from recon_jax.checks import check_choice, check_integer, check_numbers
+from recon_jax.models.checks import as_images
 from recon_jax.models.intermediates import record
 from recon_jax.models.layers import (
     ConvBlock,
@@ -91,11 +92,11 @@ class VGG(nn.Module):
 
     def __post_init__(self):
         check_choice("depth", self.depth, CONVOLUTIONS)
-        check_at_least("num_classes", self.num_classes, 1)
+        check_integer("num_classes", self.num_classes, 1)
         check_choice("head", self.head, HEADS)
-        check_fraction("dropout", self.dropout)
-        check_at_least("pad_to", self.pad_to, 0)
-        check_at_least("width", self.width, 1)
+        check_numbers("dropout", self.dropout, "[0, 1)")
+        check_integer("pad_to", self.pad_to, 0)
+        check_integer("width", self.width, 1)
         super().__post_init__()
 
     @nn.compact

@@ -12,7 +12,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Key, Num, Shaped
 
-from recon_jax.models.checks import as_image_shape, as_images, check_at_least
+from recon_jax.checks import check_integer
+from recon_jax.models.checks import as_image_shape, as_images
 from recon_jax.models.intermediates import COLLECTION, record
 from recon_jax.models.positions import resize_positions, sincos_positions
 
@@ -25,7 +26,7 @@ KEPT = "kept"
 
 def check_patch_size(patch_size: int, image_shape: tuple[int, int, int]) -> None:
     """Raise ValueError unless square patches of this side divide the image (H, W, C)."""
-    check_at_least("patch_size", patch_size, 1)
+    check_integer("patch_size", patch_size, 1)
     height, width = image_shape[:2]
     for name, side in (("height", height), ("width", width)):
         if side % patch_size:
@@ -39,9 +40,9 @@ def check_patch_size(patch_size: int, image_shape: tuple[int, int, int]) -> None
 
 def check_attention(name: str, width: int, depth: int, heads: int) -> None:
     """Raise ValueError unless tokens of `width` can be cut into heads and hold 2-D positions."""
-    check_at_least(f"{name} depth", depth, 1)
-    check_at_least(f"{name} heads", heads, 1)
-    check_at_least(f"{name} width", width, 4)
+    check_integer(f"{name} depth", depth, 1)
+    check_integer(f"{name} heads", heads, 1)
+    check_integer(f"{name} width", width, 4)
     if width % heads or width % 4:
         step = math.lcm(heads, 4)
         raise ValueError(

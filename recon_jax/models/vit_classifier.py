@@ -10,12 +10,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Key
 
+from recon_jax.checks import check_choice, check_integer, check_numbers
 from recon_jax.models.checks import (
     as_image_shape,
     as_images,
-    check_at_least,
-    check_choice,
-    check_fraction,
     require_shape,
 )
 from recon_jax.models.intermediates import record
@@ -96,12 +94,12 @@ class ViTClassifier(nn.Module):
 
     def __post_init__(self):
         self.image_shape = as_image_shape(self.image_shape)
-        check_at_least("num_classes", self.num_classes, 1)
+        check_integer("num_classes", self.num_classes, 1)
         check_patch_size(self.patch_size, self.image_shape)
         check_attention("encoder", self.width, self.depth, self.heads)
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("head_norm", self.head_norm, HEAD_NORMS)
-        check_fraction("drop_path", self.drop_path)
+        check_numbers("drop_path", self.drop_path, "[0, 1)")
         if not self.head_std > 0:
             raise ValueError(f"head_std={self.head_std} must be above 0")
         if self.frozen and self.drop_path:

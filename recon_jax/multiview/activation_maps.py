@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 from scipy import ndimage
 
-from recon_jax.linalg import default_tolerance, is_concrete
+from recon_jax.checks import is_concrete
+from recon_jax.linalg import default_tolerance
 from recon_jax.multiview.checks import as_floats
 
 Apply = Callable[[Any, Float[Array, "n h w c"]], Float[Array, "n classes"]]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from recon_jax.multiview.checks import as_floats, check_count, check_fraction
+from recon_jax.checks import check_integer, check_numbers
+from recon_jax.multiview.checks import as_floats
 
 
 def feature_correlation(
@@ -106,7 +107,7 @@ def aligned(
     Raises:
       ValueError: if the shapes differ or the cosine is out of range.
     """
-    check_fraction("cosine", cosine, "1 is a kernel along the feature")
+    check_numbers("cosine", cosine, "[0, 1]", "1 is a kernel along the feature")
     correlations = feature_correlation(kernels, features)
     norms = jnp.linalg.norm(jnp.asarray(kernels, correlations.dtype), axis=1)[:, None]
     cosines = jnp.where(norms > 0, correlations / jnp.where(norms > 0, norms, 1), 0)
@@ -180,13 +181,13 @@ def expected_coverage(num_features: int, num_kernels: int) -> float:
     >>> round(expected_coverage(num_features=10, num_kernels=50), 3)
     0.995
     """
-    check_count("num_features", num_features, 1, "features there are to capture")
-    check_count("num_kernels", num_kernels, 0, "kernels that lock on one feature each")
+    check_integer("num_features", num_features, 1, "features there are to capture")
+    check_integer("num_kernels", num_kernels, 0, "kernels that lock on one feature each")
     return 1 - (1 - 1 / num_features) ** num_kernels
 
 
 def _check(correlations, fraction):
-    check_fraction("fraction", fraction, "of the winning correlation")
+    check_numbers("fraction", fraction, "[0, 1]", "of the winning correlation")
     correlations = as_floats("correlations", correlations, 2, "number of kernels, 2 k")
     if correlations.shape[1] % 2:
         raise ValueError(

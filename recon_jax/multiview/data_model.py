@@ -18,7 +18,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from recon_jax.multiview.checks import as_floats, check_count, check_fraction
+from recon_jax.checks import check_integer, check_numbers
+from recon_jax.multiview.checks import as_floats
 
 # In `MultiViewBatch.views`: the image shows both features of its class.
 BOTH_VIEWS = 2
@@ -67,10 +68,10 @@ class MultiViewSpec:
     patch_noise: float = 0.07
 
     def __post_init__(self) -> None:
-        check_count("num_classes", self.num_classes, 1, "k, each with two features")
-        check_count("patches_per_feature", self.patches_per_feature, 1, "C_p")
-        check_count("num_patches", self.num_patches, 1, "P, patches of an image")
-        check_count("dim", self.dim, 1, "d, entries of a patch")
+        check_integer("num_classes", self.num_classes, 1, "k, each with two features")
+        check_integer("patches_per_feature", self.patches_per_feature, 1, "C_p")
+        check_integer("num_patches", self.num_patches, 1, "P, patches of an image")
+        check_integer("dim", self.dim, 1, "d, entries of a patch")
         own = 2 * self.patches_per_feature
         if own > self.num_patches:
             raise ValueError(
@@ -90,7 +91,7 @@ class MultiViewSpec:
             )
         for name in ("own_weight", "other_weight", "single_other_weight"):
             _check_range(name, getattr(self, name))
-        check_fraction("weak_factor", self.weak_factor, "0 hides the feature altogether")
+        check_numbers("weak_factor", self.weak_factor, "[0, 1]", "0 hides the feature altogether")
         for name in ("feature_noise", "patch_noise"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
@@ -174,8 +175,9 @@ def sample_multiview(
       ValueError: if the fraction or N is out of range, or the features do not have the shape of the
         spec.
     """
-    check_count("num_images", num_images, 1, "images to draw")
-    check_fraction("single_view_fraction", single_view_fraction, "the share of single-view images")
+    check_integer("num_images", num_images, 1, "images to draw")
+    share = "the share of single-view images"
+    check_numbers("single_view_fraction", single_view_fraction, "[0, 1]", share)
     features = as_floats("features", features, 2, "2 k, dim")
     expected = (spec.num_features, spec.dim)
     if features.shape != expected:

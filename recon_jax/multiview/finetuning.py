@@ -11,13 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer
 
+from recon_jax.checks import check_integer, check_numbers
 from recon_jax.losses import cross_entropy
 from recon_jax.multiview.checks import (
     as_labels,
     as_network_input,
     as_power,
-    check_count,
-    check_positive,
 )
 from recon_jax.multiview.descent import History, Trained
 from recon_jax.multiview.network import activations, lay_out
@@ -68,7 +67,9 @@ def finetune(
     kernels, patches, labels, power = _check(
         kernels, patches, labels, num_classes, threshold, power, head_rate, steps
     )
-    check_positive("encoder_rate", encoder_rate, "rate of the kernels; train_head freezes them")
+    check_numbers(
+        "encoder_rate", encoder_rate, "(0, inf)", "of the kernels; train_head freezes them"
+    )
     numbers = [jnp.asarray(n, kernels.dtype) for n in (threshold, head_rate, encoder_rate)]
     static = {"num_classes": num_classes, "power": power, "steps": steps}
     return _finetune(kernels, patches, labels, *numbers, **static)
@@ -115,11 +116,11 @@ def train_head(
 
 def _check(kernels, patches, labels, num_classes, threshold, power, head_rate, steps):
     kernels, patches = as_network_input(kernels, patches)
-    check_count("num_classes", num_classes, 1, "k")
+    check_integer("num_classes", num_classes, 1, "k")
     labels = as_labels(labels, len(patches), num_classes)
-    check_positive("threshold", threshold, "where the rectifier becomes linear")
-    check_positive("head_rate", head_rate, "rate of the head in units of 1 / s^2")
-    check_count("steps", steps, 1, "steps of the training")
+    check_numbers("threshold", threshold, "(0, inf)", "where the rectifier becomes linear")
+    check_numbers("head_rate", head_rate, "(0, inf)", "rate of the head in units of 1 / s^2")
+    check_integer("steps", steps, 1, "steps of the training")
     return kernels, patches, labels, as_power(power)
 
 

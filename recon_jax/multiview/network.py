@@ -13,12 +13,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float
 
+from recon_jax.checks import check_integer, check_numbers
 from recon_jax.multiview.checks import (
     as_floats,
     as_network_input,
     as_power,
-    check_count,
-    check_positive,
 )
 
 
@@ -37,7 +36,7 @@ def smoothed_relu(
 
     Source: Allen-Zhu & Li 2020 (arXiv 2012.09816), section 3; Pan et al. 2023 (arXiv 2206.03826).
     """
-    check_positive("threshold", threshold, "where the rectifier becomes linear; the sheet has 1")
+    check_numbers("threshold", threshold, "(0, inf)", "where the rectifier becomes linear")
     x = jnp.asarray(x)
     return rectify(x, jnp.asarray(threshold, x.dtype), as_power(power))
 
@@ -70,9 +69,9 @@ def init_kernels(
     Raises:
       ValueError: if a number is out of range.
     """
-    check_count("num_kernels", num_kernels, 1, "kernels of the encoder")
-    check_count("dim", dim, 1, "entries of a patch")
-    check_positive("scale", scale, "standard deviation of the initial kernels")
+    check_integer("num_kernels", num_kernels, 1, "kernels of the encoder")
+    check_integer("dim", dim, 1, "entries of a patch")
+    check_numbers("scale", scale, "(0, inf)", "standard deviation of the initial kernels")
     return jnp.asarray(scale, dtype) * jax.random.normal(key, (num_kernels, dim), dtype)
 
 
@@ -89,8 +88,8 @@ def block_head(
     Raises:
       ValueError: if k does not divide R.
     """
-    check_count("num_classes", num_classes, 1, "k")
-    check_count("num_kernels", num_kernels, 1, "R")
+    check_integer("num_classes", num_classes, 1, "k")
+    check_integer("num_kernels", num_kernels, 1, "R")
     if num_kernels % num_classes:
         raise ValueError(
             f"num_kernels={num_kernels} is not a multiple of num_classes={num_classes}; every "
@@ -120,7 +119,7 @@ def encode(
         out of range.
     """
     kernels, patches = as_network_input(kernels, patches)
-    check_positive("threshold", threshold, "where the rectifier becomes linear")
+    check_numbers("threshold", threshold, "(0, inf)", "where the rectifier becomes linear")
     threshold = jnp.asarray(threshold, kernels.dtype)
     return activations(kernels, lay_out(patches), threshold, as_power(power)).T
 

@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Float
 
+from recon_jax.checks import check_integer, check_numbers
 from recon_jax.multiview.checks import (
     as_network_input,
     as_power,
-    check_count,
     check_keep,
-    check_positive,
 )
 from recon_jax.multiview.descent import History, Trained, per_kernel_step
 from recon_jax.multiview.network import lay_out
@@ -68,7 +67,7 @@ def pretrain(
     """
     kernels, patches = as_network_input(kernels, patches)
     power = _check_training(keep, threshold, power, "step_size", step_size, steps)
-    check_count("patches_per_feature", patches_per_feature, 1, "C_p of the data")
+    check_integer("patches_per_feature", patches_per_feature, 1, "C_p of the data")
     if teacher_scale is None:
         teacher_scale = default_teacher_scale(keep, patches_per_feature, power)
     warn_outside(teacher_scale, keep, patches_per_feature, power)
@@ -118,9 +117,9 @@ def pretrain_mae(
 
 def _check_training(keep, threshold, power, rate_name, rate, steps):
     check_keep(keep)
-    check_positive("threshold", threshold, "where the rectifier becomes linear")
-    check_positive(rate_name, rate, "how far a step goes")
-    check_count("steps", steps, 1, "steps of the training")
+    check_numbers("threshold", threshold, "(0, inf)", "where the rectifier becomes linear")
+    check_numbers(rate_name, rate, "(0, inf)", "how far a step goes")
+    check_integer("steps", steps, 1, "steps of the training")
     return as_power(power)
 
 

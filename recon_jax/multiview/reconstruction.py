@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from recon_jax.checks import check_integer, check_numbers
 from recon_jax.multiview.checks import (
     as_floats,
     as_network_input,
     as_power,
-    check_count,
     check_keep,
-    check_positive,
 )
 from recon_jax.multiview.network import lay_out, rectify, responses
 
@@ -88,7 +87,7 @@ def mask_reconstruction_loss_sampled(
 
     Source: Pan et al. 2023 (arXiv 2206.03826), appendix E.1.
     """
-    check_count("num_masks", num_masks, 1, "masks of each image")
+    check_integer("num_masks", num_masks, 1, "masks of each image")
     kernels, patches = as_network_input(kernels, patches)
     settings = _settings(kernels, keep, teacher_scale, threshold, power)
     columns = lay_out(patches)
@@ -144,8 +143,10 @@ def mae_loss(
 def _settings(kernels, keep, teacher_scale, threshold, power):
     """The numbers of a loss in the dtype of the kernels, checked."""
     check_keep(keep)
-    check_positive("teacher_scale", teacher_scale, "tau, teacher weights over student weights")
-    check_positive("threshold", threshold, "where the rectifier becomes linear")
+    check_numbers(
+        "teacher_scale", teacher_scale, "(0, inf)", "teacher weights over student weights"
+    )
+    check_numbers("threshold", threshold, "(0, inf)", "where the rectifier becomes linear")
     numbers = (jnp.asarray(number, kernels.dtype) for number in (keep, teacher_scale, threshold))
     return (*numbers, as_power(power))
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from recon_jax import parallel
+from recon_jax.checks import check_integer, check_numbers
 from recon_jax.losses import is_correct
 from recon_jax.multiview.capture import (
     aligned,
@@ -22,7 +23,7 @@ from recon_jax.multiview.capture import (
     norm_growth,
     winning_views,
 )
-from recon_jax.multiview.checks import check_count, check_fraction, check_keep, check_positive
+from recon_jax.multiview.checks import check_keep
 from recon_jax.multiview.data_model import (
     MultiViewBatch,
     MultiViewSpec,
@@ -146,8 +147,8 @@ def capture_study(
     Source: Pan et al. 2023 (arXiv 2206.03826); sizes and the control `random_encoder` chosen here.
     """
     spec = MultiViewSpec() if spec is None else spec
-    check_count("kernels_per_class", kernels_per_class, 1, "m")
-    check_count("members", members, 1, "supervised networks on the same images")
+    check_integer("kernels_per_class", kernels_per_class, 1, "m")
+    check_integer("members", members, 1, "supervised networks on the same images")
     data_key, kernel_key = jax.random.split(key)
     data = _draw(data_key, spec, num_train, num_test, single_view_fraction)
     starts = jax.vmap(
@@ -216,7 +217,7 @@ def capture_studies(keys: Array, *, at_once: int | None = None, **options: Any) 
             f"keys have shape {keys.shape}; give one a seed: jax.random.split(key, 10)"
         )
     at_once = (1 if parallel.is_cpu() else len(keys)) if at_once is None else at_once
-    check_count("at_once", at_once, 1, "seeds computed side by side")
+    check_integer("at_once", at_once, 1, "seeds computed side by side")
     numbers = {name: options.pop(name) for name in _NUMBERS if options.get(name) is not None}
     _check_numbers(options, **numbers)
     return _studies(keys, numbers, at_once=at_once, static=tuple(sorted(options.items())))
@@ -225,9 +226,9 @@ def capture_studies(keys: Array, *, at_once: int | None = None, **options: Any) 
 def _check_numbers(options, *, keep=0.5, teacher_scale=None, **numbers):
     """Refuse or warn here, because within jit the numbers have no values."""
     check_keep(keep)
-    check_fraction("single_view_fraction", numbers.get("single_view_fraction", 0.0), "mu")
+    check_numbers("single_view_fraction", numbers.get("single_view_fraction", 0.0), "[0, 1]", "mu")
     for name in ("init_scale", "threshold"):
-        check_positive(name, numbers.get(name, 1.0), "see capture_study")
+        check_numbers(name, numbers.get(name, 1.0), "(0, inf)", "see capture_study")
     spec, power = options.get("spec") or MultiViewSpec(), options.get("power", 4)
     if teacher_scale is None:
         teacher_scale = default_teacher_scale(keep, spec.patches_per_feature, power)

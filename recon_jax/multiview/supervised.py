@@ -13,14 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, Float, Integer
 
+from recon_jax.checks import check_integer, check_numbers
 from recon_jax.losses import cross_entropy
 from recon_jax.multiview.checks import (
     as_labels,
     as_network_input,
     as_power,
-    check_count,
-    check_fraction,
-    check_positive,
 )
 from recon_jax.multiview.descent import History, Trained, flow_rate
 from recon_jax.multiview.network import activations, block_head, lay_out
@@ -71,11 +69,11 @@ def train_supervised(
     kernels, patches = as_network_input(kernels, patches)
     head = block_head(num_classes, len(kernels), kernels.dtype)
     labels = as_labels(labels, len(patches), num_classes)
-    check_positive("threshold", threshold, "where the rectifier becomes linear")
-    check_positive("max_rate", max_rate, "largest rate of a step")
-    check_positive("max_length", max_length, "largest length of a step")
-    check_fraction("stop_loss", stop_loss, "nats; 0 trains for all steps")
-    check_count("max_steps", max_steps, 1, "steps of the training")
+    check_numbers("threshold", threshold, "(0, inf)", "where the rectifier becomes linear")
+    check_numbers("max_rate", max_rate, "(0, inf)", "largest rate of a step")
+    check_numbers("max_length", max_length, "(0, inf)", "largest length of a step")
+    check_numbers("stop_loss", stop_loss, "[0, 1]", "nats; 0 trains for all steps")
+    check_integer("max_steps", max_steps, 1, "steps of the training")
     rates = [
         jnp.asarray(number, kernels.dtype)
         for number in (threshold, max_rate, max_length, stop_loss)

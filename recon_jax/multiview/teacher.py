@@ -10,8 +10,8 @@ import warnings
 import numpy as np
 from jaxtyping import ArrayLike
 
-from recon_jax.linalg import is_concrete
-from recon_jax.multiview.checks import as_power, check_count, check_keep, check_positive
+from recon_jax.checks import check_integer, check_numbers, is_concrete
+from recon_jax.multiview.checks import as_power, check_keep
 
 # Rounding that may push a scale, computed in float32, over the end of the window it sits on.
 _SLACK = 1e-6
@@ -47,7 +47,7 @@ def teacher_scale_bounds(
     [1.107, 1.189]
     """
     check_keep(keep)
-    check_count("patches_per_feature", patches_per_feature, 1, "C_p")
+    check_integer("patches_per_feature", patches_per_feature, 1, "C_p")
     power = as_power(power)
     low = (1 + (1 - keep) / (keep * patches_per_feature)) ** (1 / power)
     return low, (1 / keep) ** (1 / power)
@@ -70,7 +70,7 @@ def default_teacher_scale(keep: ArrayLike, patches_per_feature: int, power: floa
       recalled, with the constants chosen here.
     """
     check_keep(keep)
-    check_count("patches_per_feature", patches_per_feature, 1, "C_p")
+    check_integer("patches_per_feature", patches_per_feature, 1, "C_p")
     return (1 + 1 / (keep * patches_per_feature)) ** (1 / as_power(power))
 
 
@@ -78,7 +78,9 @@ def warn_outside(
     teacher_scale: ArrayLike, keep: ArrayLike, patches_per_feature: int, power: float
 ) -> None:
     """Warn if a teacher scale lies outside the window of growth. Skipped inside jit."""
-    check_positive("teacher_scale", teacher_scale, "tau, teacher weights over student weights")
+    check_numbers(
+        "teacher_scale", teacher_scale, "(0, inf)", "teacher weights over student weights"
+    )
     if not is_concrete(teacher_scale, keep):
         return
     low, high = (float(np.min(b)) for b in teacher_scale_bounds(keep, patches_per_feature, power))

@@ -15,8 +15,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from recon_jax.linalg import is_concrete
-from recon_jax.multiview.checks import check_fraction
+from recon_jax.checks import check_numbers, is_concrete
 from recon_jax.multiview.data_model import MultiViewSpec, sample_features
 
 
@@ -63,7 +62,7 @@ def sample_transfer_features(
 
     Source: chosen here, for Pan et al. 2023 (arXiv 2206.03826).
     """
-    check_fraction("overlap", overlap, "share of the downstream features seen in pretraining")
+    check_numbers("overlap", overlap, "[0, 1]", "share of the features seen in pretraining")
     classes, needed = pretraining.num_classes, downstream.num_features
     if pretraining.dim != downstream.dim:
         raise ValueError(

@@ -21,6 +21,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from recon_jax.checks import check_integer
+
 HEARTBEAT_SECONDS = 30
 """After this time without a sign of life a process counts as lost, and all others are ended."""
 
@@ -51,8 +53,7 @@ def _check_placement(coordinator, num_processes, process_id) -> None:
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit():
         raise ValueError(f"coordinator={coordinator!r} must be HOST:PORT, such as 10.0.0.1:1234")
-    if num_processes < 1:
-        raise ValueError(f"num_processes={num_processes} must be a whole number, 1 or more")
+    check_integer("num_processes", num_processes, 1)
     if not 0 <= process_id < num_processes:
         raise ValueError(f"process_id={process_id} must be in 0..{num_processes - 1}")
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Int, Integer, PRNGKeyArray, UInt32
 
-from recon_jax.linalg import is_concrete
-from recon_jax.probes.checks import check_at_least, check_labels
+from recon_jax.checks import check_integer, is_concrete
+from recon_jax.probes.checks import check_labels
 
 
 @partial(jax.jit, static_argnames=("shots", "num_classes"))
@@ -48,7 +48,7 @@ def few_shot_split(
     """
     labels = jnp.asarray(labels)
     check_labels(labels, num_classes)
-    check_at_least("shots", shots, 1)
+    check_integer("shots", shots, 1)
     if is_concrete(labels):
         counts = np.bincount(np.asarray(labels), minlength=num_classes)
         if counts.min() < shots:

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, Integer
 
+from recon_jax.checks import check_numbers
 from recon_jax.features import check_features
 from recon_jax.neighbors import nearest_neighbors
-from recon_jax.probes.checks import check_at_least, check_labels
+from recon_jax.probes.checks import check_labels
 
 VOTES = ("majority", "weighted")
 
@@ -40,7 +41,7 @@ def knn_votes(
     Source: Wu et al. 2018 (instance discrimination, arXiv 1805.01978), section 3.4.
     """
     neighbor_labels = jnp.asarray(neighbor_labels)
-    check_at_least("temperature", temperature, 0, strict=True)
+    check_numbers("temperature", temperature, "(0, inf)")
     if similarities is None:
         weights = jnp.ones(neighbor_labels.shape)
     elif similarities.shape != neighbor_labels.shape:
@@ -101,7 +102,7 @@ def knn_classify(
         raise ValueError(
             "a weighted vote needs cosine similarities; use metric='cosine' or vote='majority'"
         )
-    check_at_least("temperature", temperature, 0, strict=True)
+    check_numbers("temperature", temperature, "(0, inf)")
     scores, index = nearest_neighbors(
         queries, references, num_neighbors, metric, block_size=block_size
     )

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, Shaped
 
+from recon_jax.checks import check_numbers, is_concrete
 from recon_jax.features import check_features
-from recon_jax.linalg import is_concrete
-from recon_jax.probes.checks import check_at_least
 
 # Rows of the M x M matrix of log-densities that are in memory at once.
 _BLOCK = 64
@@ -41,7 +40,7 @@ def active_units(means: Float[ArrayLike, "m z"], threshold: float = 0.01) -> Boo
     """
     means = jnp.asarray(means)
     check_features(means, "means")
-    check_at_least("threshold", threshold, 0)
+    check_numbers("threshold", threshold, "[0, inf)")
     if len(means) < 2:
         raise ValueError("means holds 1 image, whose variance says nothing; give 2 or more")
     return means.var(0) > threshold

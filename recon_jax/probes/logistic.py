@@ -10,7 +10,8 @@ import numpy as np
 import scipy.optimize
 from jaxtyping import Array, ArrayLike, Float, Integer
 
-from recon_jax.probes.checks import check_at_least, check_training_set
+from recon_jax.checks import check_integer, check_numbers
+from recon_jax.probes.checks import check_training_set
 from recon_jax.probes.linear import LinearProbe
 from recon_jax.probes.standardize import Standardizer, fit_standardizer, standardize
 
@@ -175,9 +176,9 @@ def logistic_probe(
     features, labels = jnp.asarray(features), jnp.asarray(labels)
     check_training_set(features, labels, num_classes)
     _require_all_classes(labels, num_classes)
-    check_at_least("regularization", regularization, 0)
-    check_at_least("tolerance", tolerance, 0, strict=True)
-    check_at_least("max_iterations", max_iterations, 1)
+    check_numbers("regularization", regularization, "[0, inf)")
+    check_numbers("tolerance", tolerance, "(0, inf)")
+    check_integer("max_iterations", max_iterations, 1)
     standardizer = fit_standardizer(features) if standardize_features else None
     rows = features if standardizer is None else standardize(standardizer, features)
     parameters, report = _minimize(

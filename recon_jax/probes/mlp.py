@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Float, Integer, PRNGKeyArray, UInt32
 
-from recon_jax.probes.checks import check_at_least, check_training_set
+from recon_jax.checks import check_integer, check_numbers
+from recon_jax.probes.checks import check_training_set
 from recon_jax.probes.standardize import Standardizer, fit_standardizer, standardize
 
 
@@ -137,10 +138,10 @@ def mlp_probe(
     check_training_set(features, labels, num_classes)
     if not hidden or min(hidden) < 1:
         raise ValueError(f"hidden must hold at least one width >= 1, got {hidden}")
-    check_at_least("num_epochs", num_epochs, 1)
-    check_at_least("batch_size", batch_size, 2)
-    check_at_least("learning_rate", learning_rate, 0, strict=True)
-    check_at_least("weight_decay", weight_decay, 0)
+    check_integer("num_epochs", num_epochs, 1)
+    check_integer("batch_size", batch_size, 2)
+    check_numbers("learning_rate", learning_rate, "(0, inf)")
+    check_numbers("weight_decay", weight_decay, "[0, inf)")
     standardizer = fit_standardizer(features)
     batch_size = min(batch_size, len(labels))
     variables = _fit(

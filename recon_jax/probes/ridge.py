@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer
 
+from recon_jax.checks import check_numbers
 from recon_jax.linalg import default_tolerance, eigh_descending
-from recon_jax.probes.checks import check_at_least, check_training_set
+from recon_jax.probes.checks import check_training_set
 from recon_jax.probes.linear import LinearProbe
 
 
@@ -79,6 +80,6 @@ def ridge_probe(
     """
     features, labels = jnp.asarray(features), jnp.asarray(labels)
     check_training_set(features, labels, num_classes)
-    check_at_least("regularization", regularization, 0)
+    check_numbers("regularization", regularization, "[0, inf)")
     with jax.default_matmul_precision("highest"):
         return _ridge(features, labels, num_classes, regularization)

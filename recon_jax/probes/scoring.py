@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, Integer, Shaped
 
+from recon_jax.checks import is_concrete
 from recon_jax.features import check_features
-from recon_jax.linalg import is_concrete
 from recon_jax.probes.linear import LinearProbe
 from recon_jax.probes.mlp import MLPProbe
 

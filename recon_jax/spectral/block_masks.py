@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
 
-from recon_jax.linalg import is_concrete
+from recon_jax.checks import is_concrete
 from recon_jax.spectral.corruptions import (
     Corruption,
     ImageShape,

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from recon_jax.linalg import is_concrete
+from recon_jax.checks import is_concrete
 
 ImageShape = tuple[int, int, int]
 

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, Shaped
 
 from recon_jax import parallel
-from recon_jax.linalg import is_concrete
+from recon_jax.checks import is_concrete
 
 # Rows that XLA's CPU backend adds at a time. It has no product that accumulates, and the product of
 # a whole D x D matrix would pass through memory that several devices share.

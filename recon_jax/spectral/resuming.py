@@ -14,6 +14,7 @@ from absl import logging
 from jax.typing import DTypeLike
 
 from recon_jax import parallel
+from recon_jax.checks import check_integer
 from recon_jax.identity import identity_differences
 from recon_jax.spectral.moments import Moments, merge_moments
 from recon_jax.spectral.saved_moments import (
@@ -61,8 +62,7 @@ def _keep(path: Path, moments: Moments, about: Mapping[str, Any]) -> None:
 
 def _check(num_batches: int, save_every: int, identity: Mapping[str, Any]) -> None:
     for name, value in (("num_batches", num_batches), ("save_every", save_every)):
-        if value < 1:
-            raise ValueError(f"{name}={value} must be a whole number, 1 or more")
+        check_integer(name, value, 1)
     try:
         json.dumps(identity, allow_nan=False)
     except (TypeError, ValueError) as error:

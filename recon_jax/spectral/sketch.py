@@ -23,6 +23,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from recon_jax import parallel
+from recon_jax.checks import check_integer
 from recon_jax.linalg import fix_signs
 from recon_jax.spectral.moments import (
     Moments,
@@ -116,8 +117,7 @@ def check_rank(rank: int, oversampling: int, power_iterations: int, num_features
         ("oversampling", oversampling, 0),
         ("power_iterations", power_iterations, 0),
     ):
-        if value < low:
-            raise ValueError(f"{name}={value} must be a whole number, {low} or more")
+        check_integer(name, value, low)
     if rank > num_features:
         raise ValueError(f"rank={rank} must be in 1..{num_features}, the pixels of an image")
     return min(rank + oversampling, num_features)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from recon_jax.linalg import default_tolerance, eigh_descending, is_concrete
+from recon_jax.checks import is_concrete
+from recon_jax.linalg import default_tolerance, eigh_descending
 from recon_jax.spectral.moments import Moments
 
 # Cumulative variances, of thousands of float64 numbers, that differ by less are the same.

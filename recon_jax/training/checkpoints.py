@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from recon_jax import parallel
+from recon_jax.checks import check_integer
 from recon_jax.identity import json_content
 from recon_jax.training import fingerprint
 
@@ -84,8 +85,7 @@ def open_checkpoints(
       ValueError: an argument outside its range.
       OSError: on leaving, if the last checkpoint could not be written.
     """
-    if keep < 1:
-        raise ValueError(f"keep={keep} must be a whole number, 1 or more")
+    check_integer("keep", keep, 1)
     if best_mode not in ("max", "min", None):
         raise ValueError(f"best_mode={best_mode!r} must be 'max', 'min' or None")
     folder = Path(folder).absolute()

@@ -19,6 +19,7 @@ import jax
 from absl import logging
 
 from recon_jax import parallel
+from recon_jax.checks import check_integer
 from recon_jax.data import prefetch
 from recon_jax.identity import json_content
 from recon_jax.training import checkpoints as saving
@@ -175,8 +176,7 @@ def _check(times: Schedule, evaluate, evaluate_every: int, best_metric: str | No
         ("checkpoint_every", times.checkpoint),
         ("log_every", times.log),
     ):
-        if value < 1:
-            raise ValueError(f"{option}={value} must be a whole number, 1 or more")
+        check_integer(option, value, 1)
     if evaluate_every < 0 or (evaluate is None) != (evaluate_every == 0):
         raise ValueError(
             f"evaluate_every={evaluate_every} must be 1 or more with a function to evaluate, and 0 "

@@ -7,6 +7,8 @@ import math
 import jax.numpy as jnp
 import optax
 
+from recon_jax.checks import check_integer
+
 
 def _warm_up(step, peak: float, warmup_steps: int):
     return peak * step / max(warmup_steps, 1)
@@ -99,8 +101,7 @@ def make_schedule(
         raise ValueError(f"unknown schedule {name!r}; choose one of {', '.join(SCHEDULES)}")
     if not 0 < peak < math.inf:
         raise ValueError(f"peak={peak} must be a finite learning rate above 0")
-    if total_steps < 1:
-        raise ValueError(f"total_steps={total_steps} must be a whole number, 1 or more")
+    check_integer("total_steps", total_steps, 1)
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(
             f"warmup_steps={warmup_steps} must be in 0..{total_steps - 1}, below "

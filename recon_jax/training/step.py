@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from recon_jax.checks import check_integer
 from recon_jax.training.keys import step_key
 from recon_jax.training.state import TrainState
 
@@ -172,8 +173,7 @@ def make_train_step(
         `accumulate_steps`, the state's ema_params do not fit `ema_decay`, or a metric has a
         reserved name.
     """
-    if accumulate_steps < 1:
-        raise ValueError(f"accumulate_steps={accumulate_steps} must be a whole number, 1 or more")
+    check_integer("accumulate_steps", accumulate_steps, 1)
     if ema_decay is not None and not 0 <= ema_decay < 1:
         raise ValueError(f"ema_decay={ema_decay} must lie in [0, 1); use None for no average")
 

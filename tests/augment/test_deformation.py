@@ -120,7 +120,7 @@ def test_gaussian_reading_smooths_too():
         ({"temperature_concentration": -1.0}, "temperature_concentration=-1.0 must be a finite"),
         ({"cutoff_odds": float("inf")}, "cutoff_odds=inf must be a finite number > 0"),
         ({"cutoff_concentration": float("nan")}, "cutoff_concentration=nan must be a finite"),
-        ({"interpolation": "cubic"}, "interpolation='cubic' is unknown; choose one of bilinear"),
+        ({"interpolation": "cubic"}, "interpolation='cubic' is unknown; choose one of 'bilinear'"),
     ],
 )
 def test_options_out_of_range(options, message):

@@ -119,9 +119,9 @@ def test_what_is_off_changes_nothing():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rotation": 181.0}, r"rotation=181.0 must be in \[0, 180\]: degrees"),
-        ({"rotation": -1.0}, "rotation=-1.0 must be in"),
-        ({"translation": 1.1}, r"translation=1.1 must be in \[0, 1\]: a part of"),
+        ({"rotation": 181.0}, r"rotation=181.0 must lie in \[0, 180\]: degrees"),
+        ({"rotation": -1.0}, "rotation=-1.0 must lie in"),
+        ({"translation": 1.1}, r"translation=1.1 must lie in \[0, 1\]: a part of"),
         ({"zoom": -0.5}, "zoom=-0.5 must be a finite number >= 0"),
         ({"contrast": float("inf")}, "contrast=inf must be a finite number >= 0"),
         ({"brightness": float("nan")}, "brightness=nan must be a finite number >= 0"),

@@ -93,11 +93,11 @@ def test_networks_follow_from_the_seed():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"content": 0}, "content must be a whole number, 1 or more, got 0"),
-        ({"augmented": -1}, "augmented must be a whole number, 1 or more, got -1"),
-        ({"observed": 0}, "observed must be a whole number, 1 or more, got 0"),
-        ({"hidden": (8, 0)}, "each of hidden must be a whole number, 1 or more, got 0"),
-        ({"seed": -1}, "seed must be a whole number, 0 or more, got -1"),
+        ({"content": 0}, "content=0 must be an integer of at least 1"),
+        ({"augmented": -1}, "augmented=-1 must be an integer of at least 1"),
+        ({"observed": 0}, "observed=0 must be an integer of at least 1"),
+        ({"hidden": (8, 0)}, "each of hidden=0 must be an integer of at least 1"),
+        ({"seed": -1}, "seed=-1 must be an integer of at least 0"),
     ],
 )
 def test_bad_options(options, message):

@@ -49,10 +49,10 @@ def test_a_datum_depends_on_seed_split_and_index_alone():
     ("options", "message"),
     [
         ({"split": "valid"}, "split='valid' is not a split; choose one of train, test"),
-        ({"num_images": 3}, "num_images=3 must be a whole number, 4 or more"),
-        ({"content": 0}, "content=0 must be a whole number, 1 or more"),
-        ({"augmented": 1}, "augmented=1 must be a whole number, 2 or more"),
-        ({"seed": -1}, "seed=-1 must be a whole number, 0 or more"),
+        ({"num_images": 3}, "num_images=3 must be an integer of at least 4"),
+        ({"content": 0}, "content=0 must be an integer of at least 1"),
+        ({"augmented": 1}, "augmented=1 must be an integer of at least 2"),
+        ({"seed": -1}, "seed=-1 must be an integer of at least 0"),
     ],
 )
 def test_bad_options(options, message):

@@ -39,7 +39,7 @@ def test_an_unknown_split_is_refused(split):
 @pytest.mark.parametrize("option", ["image_size", "limit"])
 @pytest.mark.parametrize("value", [0, -1, True])
 def test_sizes_must_be_positive_whole_numbers(option, value):
-    with pytest.raises(ValueError, match=f"{option}={value!r} must be a whole number, 1 or more"):
+    with pytest.raises(ValueError, match=f"{option}={value!r} must be an integer of at least 1"):
         open_source("embedded", **{option: value})
 
 

@@ -114,7 +114,7 @@ def test_every_class_needs_a_label(kept, missing):
     [
         ((10, 4), "batch_size=10 is more than the 9 images"),
         ((4, 22), "batch_size=22 is more than the 20 images"),
-        ((0, 4), "batch_size=0 must be a whole number, 1 or more"),
+        ((0, 4), "batch_size=0 must be an integer of at least 1"),
         ((3, 4), "batch_size=3, .* does not divide among process_count=2"),
         ((4, 3), "batch_size=3, .* does not divide among process_count=2"),
     ],

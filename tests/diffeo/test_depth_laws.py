@@ -167,13 +167,13 @@ def test_path_counts_and_receptive_fields():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, 3), "num_layers=0 must be a whole number of at least 1"),
-        ((True, 3), "num_layers=True must be a whole number"),
-        ((2, 1), "filter_size=1 must be a whole number of at least 2"),
+        ((0, 3), "num_layers=0 must be an integer of at least 1"),
+        ((True, 3), "num_layers=True must be an integer"),
+        ((2, 1), "filter_size=1 must be an integer of at least 2"),
         ((2, 4, 2), "stride=2 must be 1 or filter_size=4: otherwise the windows"),
         ((2, 3, 0), "stride=0 must be 1 or filter_size=3"),
         ((2, 3, 1, 3), "dimensions=3 must be 1 .* or 2"),
-        ((2, 3, 1, 1, 5), "num_sites=5 must be a whole number of at least 6"),
+        ((2, 3, 1, 1, 5), "num_sites=5 must be an integer of at least 6"),
         ((2, 3, 3, 1, 9), r"num_sites=9 must be a multiple of F\^K = 9 .* at least 18"),
         ((2, 3, 3, 1, 30), r"num_sites=30 must be a multiple of F\^K = 9"),
         ((120, 3, 1, 1, 8), "num_sites=8 is so small that from layer [0-9]+ on every image has"),
@@ -188,7 +188,7 @@ def test_bad_networks_are_refused(arguments, message):
     ("call", "message"),
     [
         (lambda: depth_laws.asymptotic(2, 4, 2), "stride=2 must be 1 or filter_size=4"),
-        (lambda: depth_laws.path_counts(3, 0, 2), "stride=0 must be a whole number of at least 1"),
+        (lambda: depth_laws.path_counts(3, 0, 2), "stride=0 must be an integer of at least 1"),
         (lambda: depth_laws.path_counts(4, 2, 40), "filter_size=4 and num_layers=40 give F"),
         (lambda: depth_laws.receptive_field(1, 1, 2), "filter_size=1 must be"),
     ],

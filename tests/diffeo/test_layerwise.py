@@ -242,8 +242,8 @@ def test_functions_that_return_something_else(sets, function, message, jit):
     [
         (lambda a, b, c: (a[:1], b[:1], c[:1]), {}, r"1 image\(s\) have no distances"),
         (lambda a, b, c: (a, b[:5], c), {}, r"one shape.*deformed \(5, 3, 2, 1\)"),
-        (lambda a, b, c: (a, b, c), {"batch_size": 0}, "batch_size=0 must be .* at least 1; None"),
-        (lambda a, b, c: (a, b, c), {"reduce": "sum"}, "choose one of mean, median"),
+        (lambda a, b, c: (a, b, c), {"batch_size": 0}, "batch_size=0 must be .* at least 1: None"),
+        (lambda a, b, c: (a, b, c), {"reduce": "sum"}, "choose one of 'mean', 'median'"),
     ],
 )
 def test_bad_input_is_refused_before_the_function_is_called(sets, change, options, message):

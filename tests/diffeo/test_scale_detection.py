@@ -162,16 +162,16 @@ def test_images_are_drawn_inside_jit():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: task_1d(3, 2), "size=3 must be a whole number, 4 or more"),
-        (lambda: task_1d(16, 1), r"scale=1 must be a whole number in 2 .. 8"),
-        (lambda: task_1d(16, 9), r"scale=9 must be a whole number in 2 .. 8: there are 16 sites"),
+        (lambda: task_1d(3, 2), "size=3 must be an integer of at least 4"),
+        (lambda: task_1d(16, 1), r"scale=1 must be an integer in 2 .. 8"),
+        (lambda: task_1d(16, 9), r"scale=9 must be an integer in 2 .. 8: there are 16 sites"),
         (lambda: task_1d(16, 4, 3), "task=3 is unknown; choose 1 for the distance"),
         (lambda: task_1d(16, 5, 2), "scale=5 does not divide size=16 .* choose one of 2, 4, 8"),
         (lambda: task_1d(16, 4, 2, 1), "gap=1 has no meaning for blocks"),
         (lambda: task_1d(16, 4, 1, -1), "gap=-1 must be finite and 0 or more"),
         (lambda: task_1d(16, 4, 1, 3), "gap=3 .* leaves 0 near and 24 far pairs"),
         (lambda: task_1d(16, 6, 1, 3), "leaves 32 near and 0 far pairs"),
-        (lambda: task_2d(3), "size=3 must be a whole number, 4 or more"),
+        (lambda: task_2d(3), "size=3 must be an integer of at least 4"),
         (lambda: task_2d(6, 0), "scale=0 must be a finite number of pixels above 0"),
         (lambda: task_2d(6, 3, float("nan")), "gap=nan must be finite"),
         (lambda: task_2d(6, 3, 1, "L1"), "unknown distance 'L1'; choose one of euclidean, cheb"),
@@ -194,7 +194,7 @@ def test_bad_tasks(call, message):
         ((3, 4), "num_train=3 must be an even number, 2 or more"),
         ((4, 0), "num_test=0 must be an even number"),
         ((60, 40), "need 50 pairs of each class, and the smaller one has 48; ask for at most 96"),
-        ((4, 4, -1), "seed=-1 must be a whole number"),
+        ((4, 4, -1), "seed=-1 must be an integer"),
     ],
 )
 def test_bad_splits(options, message):

@@ -129,7 +129,7 @@ def spoiled(which, value):
         (spoiled(0, np.nan), {}, "^features holds 2 NaN or infinite entries out of 84"),
         (spoiled(1, np.inf), {}, "^features_deformed holds 2 NaN or infinite"),
         (spoiled(2, -np.inf), {}, "^features_noisy holds 2 NaN or infinite"),
-        (features(), {"reduce": "max"}, "reduce='max' is unknown; choose one of mean, median"),
+        (features(), {"reduce": "max"}, "reduce='max' is unknown; choose one of 'mean', 'median'"),
     ],
 )
 def test_bad_input(parts, options, message):

@@ -247,7 +247,7 @@ IMAGES, FIELD = np.ones((2, 4, 5, 1)), np.zeros((2, 4, 5))
     [
         (
             lambda: diffeo.warp(IMAGES, FIELD, FIELD, "cubic"),
-            "interpolation='cubic' is unknown; choose one of bilinear, gaussian, nearest",
+            "interpolation='cubic' is unknown; choose one of 'bilinear', 'gaussian', 'nearest'",
         ),
         (lambda: diffeo.deform(KEY, IMAGES, 3, 0.1, "linear"), "interpolation='linear' is unknown"),
         (lambda: diffeo.reference(IMAGES, "none"), "interpolation='none' is unknown"),

@@ -88,7 +88,7 @@ def test_under_jit_with_parameters_and_in_float32():
         (lambda x: x.reshape(-1, 3, 1), {}, r"got \(4, 3, 1\); flatten"),
         (lambda x: (x, x), {}, "got tuple"),
         (lambda x: x > 0, {}, "must return floats, got bool"),
-        (lambda x: x, {"batch_size": 0}, "batch_size=0 must be an integer in 1"),
+        (lambda x: x, {"batch_size": 0}, "batch_size=0 must be an integer of at least 1"),
         (lambda x: x, {"points": np.ones((2, 3, 4))}, "images are flattened"),
         (lambda x: x, {"points": np.ones((2, 0))}, "must not be empty"),
         (lambda x: x, {"points": np.full((2, 2), np.inf)}, "4 NaN or infinite entries of 4"),

@@ -183,7 +183,7 @@ def test_what_does_not_fit_is_refused(name, levels):
         likelihood.log_prob(params, values + np.array([0, 0, levels]))
     with pytest.raises(ValueError, match=r"whole numbers of an integer dtype, got float64"):
         likelihood.log_prob(params, values / 2)
-    with pytest.raises(ValueError, match=r"channels must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"channels=0 must be an integer of at least 1"):
         make_likelihood(name, 0, levels)
     with pytest.raises(ValueError, match=r"levels=1 must be an integer in 2"):
         make_likelihood(name, 3, 1)

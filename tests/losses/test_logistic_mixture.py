@@ -170,7 +170,7 @@ def test_mean_is_the_average_of_samples(size, coupling):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_components": 0}, "num_components must be an integer of at least 1, got 0"),
+        ({"num_components": 0}, "num_components=0 must be an integer of at least 1"),
         ({"coupling": "causal"}, "'causal' is unknown; choose one of 'autoregressive', 'indep"),
         ({"levels": 1}, "levels=1 must be an integer in 2"),
         ({"min_log_scale": 3.0}, r"min_log_scale=3\.0 must lie in \[-30, 0\]"),

@@ -51,7 +51,7 @@ def test_every_layer_follows_the_width():
     "options", [{"num_classes": -1}, {"dropout": -0.5}, {"pad_to": -2}, {"width": 0}]
 )
 def test_bad_options(options):
-    with pytest.raises(ValueError, match=f"{next(iter(options))} must"):
+    with pytest.raises(ValueError, match=rf"{next(iter(options))}=.* must"):
         AlexNet(**{"num_classes": 10, **options})
 
 

@@ -30,7 +30,7 @@ def test_reconstructions_have_the_shape_of_the_images(family, shape):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bad_options(family):
-    with pytest.raises(ValueError, match="latent_size must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="latent_size=0 must be an integer of at least 1"):
         family((8, 8, 1), 0)
     with pytest.raises(ValueError, match="image_shape must be"):
         family((8, 8), 4)

@@ -121,9 +121,9 @@ def test_vision_transformers_have_the_published_size_but_for_positions(name, pub
         ("vgg11", {"num_classes": 3, "depth": 13}, "'vgg11' has no option depth"),
         ("vgg11_bn", {"num_classes": 3, "use_norm": False}, "'vgg11_bn' has no option use_norm"),
         ("resnet18_autoencoder", {"image_shape": SHAPE, "num_classes": 3}, "option num_classes"),
-        ("mlp", {"num_classes": 0}, "num_classes must be an integer of at least 1, got 0"),
-        ("mlp", {"num_classes": 3, "depth": 1}, "depth must be an integer of at least 2, got 1"),
-        ("conv_autoencoder", {"image_shape": SHAPE, "latent_size": -1}, "latent_size must be"),
+        ("mlp", {"num_classes": 0}, "num_classes=0 must be an integer of at least 1"),
+        ("mlp", {"num_classes": 3, "depth": 1}, "depth=1 must be an integer of at least 2"),
+        ("conv_autoencoder", {"image_shape": SHAPE, "latent_size": -1}, "latent_size=.* must be"),
         (
             "simclr_mlp",
             {"num_classes": 3},

@@ -26,7 +26,7 @@ def test_sides_that_do_not_halve_come_back():
 
 @pytest.mark.parametrize(("option", "least"), [("depth", 2), ("first_width", 1)])
 def test_bad_options(option, least):
-    with pytest.raises(ValueError, match=f"{option} must be an integer of at least {least}"):
+    with pytest.raises(ValueError, match=rf"{option}=.* must be an integer of at least {least}"):
         ConvAutoencoder((8, 8, 1), 4, **{option: least - 1})
 
 

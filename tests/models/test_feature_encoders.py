@@ -130,12 +130,12 @@ def test_every_parameter_learns(model, dead_parameters):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MLPEncoder(()), "number of widths must be an integer of at least 1, got 0"),
-        (lambda: MLPEncoder((8, 0)), "each of widths must be an integer of at least 1, got 0"),
-        (lambda: ConvEncoder(0), "width must be an integer of at least 1, got 0"),
+        (lambda: MLPEncoder(()), "number of widths=0 must be an integer of at least 1"),
+        (lambda: MLPEncoder((8, 0)), "each of widths=0 must be an integer of at least 1"),
+        (lambda: ConvEncoder(0), "width=0 must be an integer of at least 1"),
         (lambda: ResNetEncoder(20), "depth=20 is unknown; choose one of 18, 34, 50"),
         (lambda: ResNetEncoder(18, "big"), "stem='big' is unknown"),
-        (lambda: ResNetEncoder(18, width=0), "width must be an integer of at least 1, got 0"),
+        (lambda: ResNetEncoder(18, width=0), "width=0 must be an integer of at least 1"),
         (lambda: ViTFeatureEncoder((8, 8)), r"image_shape must be \(height, width, channels\)"),
         (lambda: ViTFeatureEncoder((8, 8, 1), 3), "patch_size=3 does not divide image height 8"),
         (lambda: ViTFeatureEncoder((8, 8, 1), 4, 8, 1, 3), "encoder width=8 must be a multiple"),

@@ -100,9 +100,9 @@ def test_the_autoencoder_begins_the_same_whatever_its_heads():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_classes": 0}, "num_classes must be an integer of at least 1, got 0"),
-        ({"hidden": ()}, "number of hidden layers must be an integer of at least 1, got 0"),
-        ({"hidden": (8, 0)}, "hidden width must be an integer of at least 1, got 0"),
+        ({"num_classes": 0}, "num_classes=0 must be an integer of at least 1"),
+        ({"hidden": ()}, "number of hidden layers=0 must be an integer of at least 1"),
+        ({"hidden": (8, 0)}, "hidden width=0 must be an integer of at least 1"),
     ],
 )
 def test_bad_options(options, message):

@@ -44,7 +44,7 @@ def test_small_images_are_refused_without_padding():
 
 @pytest.mark.parametrize("options", [{"num_classes": 0}, {"pad_to": -1}])
 def test_bad_options(options):
-    with pytest.raises(ValueError, match=f"{next(iter(options))} must"):
+    with pytest.raises(ValueError, match=rf"{next(iter(options))}=.* must"):
         LeNet(**{"num_classes": 10, **options})
 
 

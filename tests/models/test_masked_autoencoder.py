@@ -269,11 +269,11 @@ def test_representations_end_with_the_reconstruction():
     [
         ({"patch_size": 5}, "patch_size=5 does not divide image height 16; choose one of 1, 2, 4"),
         ({"patch_size": 8}, "patch_size=8 does not divide image width 12; choose one of 1, 2, 4"),
-        ({"patch_size": 0}, "patch_size must be an integer of at least 1, got 0"),
+        ({"patch_size": 0}, "patch_size=0 must be an integer of at least 1"),
         ({"width": 18}, "encoder width=18 must be a multiple of its 4 heads and of 4.* 20"),
         ({"decoder_width": 10}, "decoder width=10 must be a multiple of its 2 heads .* 12"),
-        ({"depth": 0}, "encoder depth must be an integer of at least 1, got 0"),
-        ({"decoder_heads": 0}, "decoder heads must be an integer of at least 1, got 0"),
+        ({"depth": 0}, "encoder depth=0 must be an integer of at least 1"),
+        ({"decoder_heads": 0}, "decoder heads=0 must be an integer of at least 1"),
     ],
 )
 def test_bad_options(options, message):

@@ -28,7 +28,7 @@ def test_one_width_without_batch_norm():
     variables = variable_shapes(model, (4, 4, 1))
     assert set(variables) == {"params"}
     assert set(variables["params"]["hidden2"]["dense"]) == {"kernel", "bias"}
-    with pytest.raises(ValueError, match="width must be an integer of at least 0, got -1"):
+    with pytest.raises(ValueError, match="width=-1 must be an integer of at least 0"):
         MLP(10, width=-1)
 
 
@@ -87,8 +87,8 @@ def test_initial_parameters_depend_on_the_key_alone(draw):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_classes": 0}, "num_classes must be an integer of at least 1, got 0"),
-        ({"num_classes": 3, "depth": 1}, "depth must be an integer of at least 2, got 1"),
+        ({"num_classes": 0}, "num_classes=0 must be an integer of at least 1"),
+        ({"num_classes": 3, "depth": 1}, "depth=1 must be an integer of at least 2"),
     ],
 )
 def test_bad_options(options, message):

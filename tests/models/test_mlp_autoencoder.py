@@ -38,7 +38,7 @@ def test_halves_of_different_depth():
 
 @pytest.mark.parametrize("option", ["depth", "decoder_depth"])
 def test_bad_depths(option):
-    with pytest.raises(ValueError, match=f"^{option} must be an integer of at least 2, got 1"):
+    with pytest.raises(ValueError, match=f"^{option}=1 must be an integer of at least 2"):
         MLPAutoencoder((4, 4, 1), 4, **{option: 1})
 
 

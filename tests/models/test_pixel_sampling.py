@@ -129,11 +129,11 @@ def test_the_published_number_of_steps():
 @pytest.mark.parametrize(
     ("horizon", "options", "message"),
     [
-        (1, {"levels": 1}, "levels must be an integer of at least 2"),
+        (1, {"levels": 1}, "levels=.* must be an integer of at least 2"),
         (1, {"image_shape": (4, 4)}, "image_shape must be"),
         (1, {"image_shape": (4, 5, 1)}, r"features must have shape \(N, 4, 5, F\)"),
         (1, {"count": 4}, "count=4 is not the 3 images"),
-        (1, {"features": None}, "count .* must be an integer of at least 1"),
+        (1, {"features": None}, "count=.* must be an integer of at least 1"),
         (0, {"features": None, "count": 3}, "horizon=0 sees no pixels and needs features"),
         (4, {}, "horizon=4 does not fit images of 4 x 4"),
     ],

@@ -79,5 +79,5 @@ def test_the_kernel_by_hand():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"each of the 2 x 3 = 6 places .* got shape \(7, 4\)"):
         resize_positions(np.zeros((7, 4)), (2, 3), (4, 6))
-    with pytest.raises(ValueError, match="new_grid must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="new_grid=0 must be an integer of at least 1"):
         resize_positions(np.zeros((6, 4)), (2, 3), (0, 6))

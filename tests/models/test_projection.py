@@ -175,10 +175,10 @@ def test_every_parameter_learns(options, dead_parameters):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"head_depth": -1}, "head_depth must be an integer of at least 0, got -1"),
-        ({"head_width": -2}, "head_width must be an integer of at least 0, got -2"),
-        ({"outputs": 0}, "outputs must be an integer of at least 1, got 0"),
-        ({"widths": ()}, "number of widths must be an integer of at least 1, got 0"),
+        ({"head_depth": -1}, "head_depth=-1 must be an integer of at least 0"),
+        ({"head_width": -2}, "head_width=-2 must be an integer of at least 0"),
+        ({"outputs": 0}, "outputs=0 must be an integer of at least 1"),
+        ({"widths": ()}, "number of widths=0 must be an integer of at least 1"),
     ],
 )
 def test_bad_options(options, message):

@@ -76,7 +76,7 @@ def test_convolutions_have_no_bias():
     [
         ({"depth": 20}, "depth=20 is unknown; choose one of 18, 34, 50"),
         ({"num_classes": 0}, "num_classes"),
-        ({"width": 0}, "width must be an integer of at least 1, got 0"),
+        ({"width": 0}, "width=0 must be an integer of at least 1"),
         ({"stem": "patches"}, "stem='patches' is unknown; choose one of 'cifar', 'imagenet'"),
     ],
 )

@@ -176,12 +176,12 @@ def test_images_of_another_shape_are_refused(draw_variables):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_classes": 0}, "num_classes must be an integer of at least 1, got 0"),
+        ({"num_classes": 0}, "num_classes=0 must be an integer of at least 1"),
         ({"patch_size": 5}, "patch_size=5 does not divide image height 8"),
         ({"heads": 3}, "encoder width=8 must be a multiple of its 3 heads"),
         ({"pooling": "max"}, "pooling='max' is unknown; choose one of 'class_token', 'mean'"),
         ({"head_norm": "group"}, "head_norm='group' is unknown; choose one of 'none', 'batch'"),
-        ({"drop_path": 1.0}, r"drop_path must lie in \[0, 1\), got 1.0"),
+        ({"drop_path": 1.0}, r"drop_path=.* must lie in \[0, 1\), got 1.0"),
         ({"head_std": 0.0}, "head_std=0.0 must be above 0"),
         ({"frozen": True, "drop_path": 0.1}, "drop_path=0.1 has no effect on a frozen encoder"),
         ({"image_shape": (8, 8)}, "image_shape must be"),

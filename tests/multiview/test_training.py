@@ -264,7 +264,11 @@ def test_teacher_scales_outside_the_window():
         (multiview.train_supervised, {"max_length": -1.0}, r"max_length=-1\.0 must be a finite"),
         (multiview.train_supervised, {"stop_loss": -0.1}, r"stop_loss=-0\.1 must lie in \[0, 1\]"),
         (multiview.train_supervised, {"max_steps": 0}, "max_steps=0 must be an integer"),
-        (multiview.finetune, {"labels": np.zeros(20)}, "labels must be integers, .* got float64"),
+        (
+            multiview.finetune,
+            {"labels": np.zeros(20)},
+            "labels must be integer class",
+        ),
         (multiview.finetune, {"encoder_rate": 0.0}, r"encoder_rate=0\.0 .* train_head freezes"),
         (multiview.train_head, {"head_rate": 0.0}, r"head_rate=0\.0 must be a finite number > 0"),
         (multiview.train_head, {"num_classes": 0}, "num_classes=0 must be an integer"),

@@ -110,10 +110,10 @@ def test_weight_decay_shrinks_what_is_learned():
     [
         ({"hidden": ()}, "hidden must hold at least one width"),
         ({"hidden": (8, 0)}, "hidden must hold at least one width >= 1"),
-        ({"num_epochs": 0}, "num_epochs must be a finite number >= 1"),
-        ({"batch_size": 1}, "batch_size must be a finite number >= 2"),
-        ({"learning_rate": 0.0}, "learning_rate must be a finite number > 0"),
-        ({"weight_decay": -1.0}, "weight_decay must be a finite number >= 0"),
+        ({"num_epochs": 0}, "num_epochs=0 must be an integer of at least 1"),
+        ({"batch_size": 1}, "batch_size=1 must be an integer of at least 2"),
+        ({"learning_rate": 0.0}, "learning_rate=.* must be a finite number > 0"),
+        ({"weight_decay": -1.0}, "weight_decay=.* must be a finite number >= 0"),
     ],
 )
 def test_bad_settings_are_refused(options, message):

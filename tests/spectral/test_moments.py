@@ -12,6 +12,7 @@ from recon_jax.spectral import (
     Moments,
     eigendecompose,
     global_std,
+    host_moments,
     init_moments,
     jackknife_error,
     leave_one_out,
@@ -23,7 +24,6 @@ from recon_jax.spectral import (
     union_moments,
     update_moments,
 )
-from recon_jax.spectral import host_moments
 
 from . import reference
 

@@ -192,8 +192,8 @@ def test_wholly_masked_spans_are_skipped(tmp_path, data, engine):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"save_every": 0}, "save_every=0 must be a whole number, 1 or more"),
-        ({"num_batches": 0}, "num_batches=0 must be a whole number, 1 or more"),
+        ({"save_every": 0}, "save_every=0 must be an integer of at least 1"),
+        ({"num_batches": 0}, "num_batches=0 must be an integer of at least 1"),
         ({"num_batches": 9}, "there are 7 batches, but num_batches=9"),
         ({"identity": {"x": object()}}, "identity must hold only what JSON can"),
         ({"identity": {"x": np.nan}}, "identity must hold only what JSON can"),

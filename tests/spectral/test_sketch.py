@@ -364,10 +364,10 @@ def test_explained_variance_of_the_whole_spectrum(data, exact):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rank": 0}, "rank=0 must be a whole number, 1 or more"),
+        ({"rank": 0}, "rank=0 must be an integer of at least 1"),
         ({"rank": 17}, r"rank=17 must be in 1\.\.16, the pixels of an image"),
-        ({"oversampling": -1}, "oversampling=-1 must be a whole number, 0 or more"),
-        ({"power_iterations": -1}, "power_iterations=-1 must be a whole number, 0 or more"),
+        ({"oversampling": -1}, "oversampling=-1 must be an integer of at least 0"),
+        ({"power_iterations": -1}, "power_iterations=-1 must be an integer of at least 0"),
     ],
 )
 def test_bad_numbers_are_refused(data, exact, options, message):

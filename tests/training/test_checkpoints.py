@@ -313,7 +313,7 @@ def test_a_checkpoint_from_the_future_is_refused(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep": 0}, "keep=0 must be a whole number, 1 or more"),
+        ({"keep": 0}, "keep=0 must be an integer of at least 1"),
         ({"best_mode": "best"}, "best_mode='best' must be 'max', 'min' or None"),
     ],
 )

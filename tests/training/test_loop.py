@@ -135,7 +135,7 @@ def test_tensorboard_events_are_written(step_fn, tmp_path):
 @pytest.mark.parametrize(
     ("total", "options", "message"),
     [
-        (0, {}, "total_steps=0 must be a whole number, 1 or more"),
+        (0, {}, "total_steps=0 must be an integer of at least 1"),
         (5, {"log_every": 0}, "log_every=0 must be"),
         (5, {"checkpoint_every": 0}, "checkpoint_every=0 must be"),
         (5, {"evaluate_every": 2}, "evaluate_every=2 must be 1 or more with a function"),

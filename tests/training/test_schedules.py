@@ -73,7 +73,7 @@ def test_one_cycle_against_numbers_of_pytorch():
         (("linear", 1.0, 10), {}, "unknown schedule 'linear'; choose one of constant, cosine, one"),
         (("cosine", 0.0, 10), {}, "peak=0.0 must be a finite learning rate above 0"),
         (("cosine", math.inf, 10), {}, "peak=inf must be"),
-        (("cosine", 1.0, 0), {}, "total_steps=0 must be a whole number, 1 or more"),
+        (("cosine", 1.0, 0), {}, "total_steps=0 must be an integer of at least 1"),
         (("cosine", 1.0, 10, 10), {}, r"warmup_steps=10 must be in 0\.\.9, below total_steps=10"),
         (("constant", 1.0, 10, -1), {}, r"warmup_steps=-1 must be in 0\.\.9"),
         (("cosine", 1.0, 10), {"final_fraction": 1.5}, r"final_fraction=1.5 must lie in \[0, 1\]"),

@@ -186,7 +186,7 @@ def test_batch_weight():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"accumulate_steps": 0}, "accumulate_steps=0 must be a whole number, 1 or more"),
+        ({"accumulate_steps": 0}, "accumulate_steps=0 must be an integer of at least 1"),
         ({"ema_decay": 1.0}, r"ema_decay=1.0 must lie in \[0, 1\)"),
         ({"ema_decay": -0.1}, r"ema_decay=-0.1 must lie in \[0, 1\)"),
     ],
