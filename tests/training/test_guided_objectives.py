@@ -63,11 +63,11 @@ def test_without_guidance_the_autoencoder_is_the_unguided_one():
     own = {group: tree["autoencoder"] for group, tree in variables().items()}
     loss = training.autoencoder_loss(model)
     plain = train(loss, own["params"], own["batch_stats"], **options)
-    same = functools.partial(assert_allclose, rtol=1e-4, atol=1e-6)
+    same = functools.partial(assert_allclose, rtol=1e-4, atol=1e-7)
     jax.tree.map(same, unguided.params["autoencoder"], plain.params)
     jax.tree.map(same, unguided.batch_stats["autoencoder"], plain.batch_stats)
     moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), plain.params, own["params"])
-    assert max(jax.tree.leaves(moved)) > 1e-3
+    assert max(jax.tree.leaves(moved)) > 1e-4
 
 
 def test_without_guidance_the_heads_learn(unguided):
@@ -86,7 +86,7 @@ def test_guidance_moves_the_autoencoder(unguided):
         trained(0.5).params["autoencoder"]["encoder"],
         unguided.params["autoencoder"]["encoder"],
     )
-    assert max(jax.tree.leaves(moved)) > 1e-3
+    assert max(jax.tree.leaves(moved)) > 1e-4
 
 
 @pytest.mark.parametrize("guidance", [0.0, 0.01, 2.0])
