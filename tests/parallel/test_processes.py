@@ -86,7 +86,7 @@ def test_others_do_not_wait_long_for_a_process_that_hangs(joined):
         (("a", 2, 0), "coordinator='a' must be HOST:PORT"),
         (("a:b", 2, 0), "must be HOST:PORT"),
         ((":1", 2, 0), "must be HOST:PORT"),
-        (("a:1", 0, 0), "num_processes=0 must be a whole number, 1 or more"),
+        (("a:1", 0, 0), "num_processes=0 must be an integer of at least 1"),
         (("a:1", 2, 2), r"process_id=2 must be in 0\.\.1"),
         (("a:1", 2, -1), r"process_id=-1 must be in 0\.\.1"),
     ],

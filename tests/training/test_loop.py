@@ -141,7 +141,7 @@ def test_tensorboard_events_are_written(step_fn, tmp_path):
         (5, {"evaluate_every": 2}, "evaluate_every=2 must be 1 or more with a function"),
         (5, {"evaluate": dict}, "evaluate_every=0 must be 1 or more with a function"),
         (5, {"best_metric": "x"}, "best_metric='x' needs a function to evaluate"),
-        (5, {"keep": 0}, "keep=0 must be a whole number"),
+        (5, {"keep": 0}, "keep=0 must be an integer"),
         (5, {"identity": {"f": dict}}, "identity must hold only numbers"),
     ],
 )
