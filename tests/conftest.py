@@ -1,6 +1,7 @@
 """Settings and fixtures of all tests: float64, no silent broadcasting, types checked."""
 
 import contextlib
+import gc
 import json
 import os
 import socket
@@ -19,11 +20,13 @@ from jaxtyping import install_import_hook
 from threadpoolctl import threadpool_limits
 
 # Most of the time goes into compiling programs that run once, so XLA compiles with few
-# optimisations, 40% faster; processes of their own and `XLA_FLAGS="" pytest` have all of them.
+# optimisations, 40% faster; `XLA_FLAGS="" pytest` has all of them.
 # XLA reads this when the first device is asked for.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-)
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", QUICK)
+
+# What traces leave is much, and hardly ever garbage.
+gc.set_threshold(100_000, 50, 100)
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -116,6 +119,7 @@ def run_workers():
             **{k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))},
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": QUICK if os.environ["XLA_FLAGS"] == QUICK else "",
             "OPENBLAS_NUM_THREADS": "1",
         }
         with contextlib.ExitStack() as stack:

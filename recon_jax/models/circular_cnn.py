@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float
 
-from recon_jax.checks import check_integer
+from recon_jax.checks import check_integer, check_numbers
 from recon_jax.models.intermediates import record
 from recon_jax.models.layers import at_least_float32
 
@@ -85,8 +85,7 @@ class CircularCNN(nn.Module):
     def __post_init__(self):
         for name, low in (("width", 1), ("depth", 1), ("filter_size", 2), ("stride", 1)):
             check_integer(name, getattr(self, name), low)
-        if not 0 < self.alpha < math.inf:
-            raise ValueError(f"alpha must be a finite number above 0, got {self.alpha}")
+        check_numbers("alpha", self.alpha, "(0, inf)")
         super().__post_init__()
 
     @nn.compact

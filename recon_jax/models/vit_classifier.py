@@ -100,8 +100,7 @@ class ViTClassifier(nn.Module):
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("head_norm", self.head_norm, HEAD_NORMS)
         check_numbers("drop_path", self.drop_path, "[0, 1)")
-        if not self.head_std > 0:
-            raise ValueError(f"head_std={self.head_std} must be above 0")
+        check_numbers("head_std", self.head_std, "(0, inf)")
         if self.frozen and self.drop_path:
             raise ValueError(
                 f"drop_path={self.drop_path} has no effect on a frozen encoder, which runs in "

@@ -37,7 +37,14 @@ TRAINED = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(TRAINED))
+# "resume" starts three processes.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "resume" else ())
+        for name in sorted(TRAINED)
+    ],
+)
 def test_jobs_and_their_peers_run(name):
     with jax.enable_x64(False):
         job = benchmark.JOBS[name](True)

@@ -10,8 +10,6 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "experiments" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 LONGEST_CELL = 12
-# What is executed wherever tests run; the others take as long, and are `slow`.
-FIRST = "00_quickstart"
 
 
 def cells_of(path):
@@ -111,13 +109,8 @@ def execute(path, folder):
     return [cell for cell in book.cells if cell.cell_type == "code"], time.perf_counter() - start
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, marks=[] if path.stem == FIRST else pytest.mark.slow, id=path.stem)
-        for path in NOTEBOOKS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(path, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")

@@ -130,7 +130,7 @@ LINE_NET = ("circular CNN", "circular_cnn", {"width": 8}, {})
     ("changes", "message"),
     [
         ({"task.name": "task3"}, "task.name must be one of task1, task2, task2d, got 'task3'"),
-        ({"task.size": 3}, "size=3 must be a whole number"),
+        ({"task.size": 3}, "size=3 must be an integer"),
         ({"task.scale": 12}, r"scale=12 must be an integer in 2 .. 8"),
         ({"task.name": "task2", "task.scale": 5}, "scale=5 does not divide size=16"),
         ({"task.gap": 3}, "leaves 0 near and 24 far pairs"),

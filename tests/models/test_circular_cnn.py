@@ -101,7 +101,7 @@ def test_every_parameter_learns():
         ({"depth": 0}, "depth=.* must be an integer of at least 1"),
         ({"filter_size": 1}, "filter_size=.* must be an integer of at least 2"),
         ({"stride": 0}, "stride=.* must be an integer of at least 1"),
-        ({"alpha": 0.0}, "alpha=.* must be a finite number above 0, got 0"),
+        ({"alpha": 0.0}, "alpha=0.* must be a finite number > 0"),
     ],
 )
 def test_bad_options(options, message):
