@@ -16,6 +16,8 @@ embedded takes about a minute and CIFAR-10 (50,000 images, D = 3,072) about twen
 
 from ml_collections import ConfigDict
 
+from configs.variants import named_config
+
 # Places and rotations over a fifth of their range, colours between white and any.
 SCENE_SPREAD = "pose_spread=0.2&colour_spread=0.5"
 
@@ -48,11 +50,7 @@ GREY_CORRUPTIONS = tuple(spec for spec in COLOUR_CORRUPTIONS if spec[0] != ("gra
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "embedded"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = ConfigDict()
-    config.name = variant
+    config = named_config(variant, VARIANTS)
     config.mapping = "pmap"  # over devices; or "shard_map", with the same results
 
     config.data = ConfigDict()
@@ -69,7 +67,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.batch_size = 4096
 
     # Noise levels are in units of the images after normalisation.
-    colour = variant not in ("embedded",)
+    colour = config.name not in ("embedded",)
     config.corruptions = COLOUR_CORRUPTIONS if colour else GREY_CORRUPTIONS
     config.ranks = (16, 64, 256)  # K of the tables
     config.folds = 5  # of the jackknife standard error; 0 for none
@@ -85,7 +83,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     # Sources to compare with data.source by their clean alignment: which images are misaligned?
     config.compare = ()
-    if variant == "scenes":
+    if config.name == "scenes":
         # At full spread the classes would have the same mean image, and nothing could be aligned.
         config.compare = tuple(
             f"scenes:image_size={size}&background_amplitude={amplitude}&{SCENE_SPREAD}"
@@ -96,6 +94,6 @@ def get_config(variant: str = "") -> ConfigDict:
     # float64 resolves the whole spectrum; accelerators without it need float32.
     config.precision = "float64"
 
-    for field, value in VARIANTS[variant].items():
+    for field, value in VARIANTS[config.name].items():
         config.update_from_flattened_dict({field: value})
     return config

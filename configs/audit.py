@@ -38,6 +38,7 @@ without one must be given:
 from ml_collections import ConfigDict
 
 from configs.training import data_fields, train_fields
+from configs.variants import named_config
 
 AUTOENCODER = {
     "model": "conv_autoencoder",
@@ -124,11 +125,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "embedded"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = ConfigDict()
-    config.name = variant
+    config = named_config(variant, VARIANTS)
     config.mapping = "pmap"  # over devices; or "shard_map", with the same results
     config.data = data_fields()
     config.encoders = ENCODERS
@@ -160,5 +157,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.audit.neighbors = 20
     config.audit.most_pixels = 2**14  # of larger images the spectrum is that of reduced ones
 
-    config.update_from_flattened_dict(VARIANTS[variant])
+    config.update_from_flattened_dict(VARIANTS[config.name])
     return config

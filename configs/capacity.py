@@ -14,6 +14,8 @@ Another machine: `--config.devices='(("mine", "h100", 16, 1),)'`; another chip: 
 
 from ml_collections import ConfigDict
 
+from configs.variants import named_config
+
 # Peak rates of one chip, as published. FLOP/s by precision: "float32" is a product at JAX's
 # precision "highest".
 CHIPS = {
@@ -54,13 +56,9 @@ VARIANTS = ("accelerators", *DEVICES, "cpu")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "accelerators"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown device kind {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = ConfigDict()
-    config.name = variant
-    config.measure = variant == "cpu"
-    kinds = {"accelerators": tuple(DEVICES), "cpu": ()}.get(variant, (variant,))
+    config = named_config(variant, VARIANTS, "accelerators")
+    config.measure = config.name == "cpu"
+    kinds = {"accelerators": tuple(DEVICES), "cpu": ()}.get(config.name, (config.name,))
     config.devices = tuple((kind, *DEVICES[kind]) for kind in kinds)
     config.chips = ConfigDict(CHIPS)
 
@@ -101,7 +99,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.peaks.product_size = 2048  # rows and columns of a matrix product
     config.peaks.array_size = 2**26  # numbers in an array of the memory kernel
     config.peaks.eigh_size = 1536
-    if variant == "cpu":
+    if config.name == "cpu":
         config.moments.whole_side = 32
         config.moments.batch_size = 2048
         config.eigh.sizes = (2048,)

@@ -16,6 +16,8 @@ sites and layers, for an accelerator.
 
 from ml_collections import ConfigDict
 
+from configs.variants import named_config
+
 # (layers K, filter F, stride, axes, sites along each axis N). At stride 1 the bump of a pixel is
 # K (F - 1) + 1 sites wide and stays below N; at stride F it is one site of F^K, of which N has two
 # or more.
@@ -51,11 +53,7 @@ VARIANTS = {"default": {}, "deep": {"nets": DEEP}}
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "default"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = ConfigDict()
-    config.name = variant
+    config = named_config(variant, VARIANTS, "default")
     config.reduction = ""  # how a run is reduced, for the tables
     config.nets = NETS
     # "relu" is the paper's; "linear" the control, whose G is 1; in "rectified" the noise is cut off
@@ -66,5 +64,5 @@ def get_config(variant: str = "") -> ConfigDict:
     # Depths to which the exponents of the exact sums are fitted too, at stride 1 and at stride F.
     config.exact_layers = (2048, 16)
     config.precision = "float64"  # accelerators without it need float32
-    config.update_from_flattened_dict(VARIANTS[variant])
+    config.update_from_flattened_dict(VARIANTS[config.name])
     return config

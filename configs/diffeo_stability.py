@@ -28,6 +28,7 @@ tangent kernel; the last state is measured, not the one that is best on test ima
 from ml_collections import ConfigDict
 
 from configs.training import data_fields, train_fields
+from configs.variants import named_config
 
 # Networks without batch norm, and fully connected ones: what replaces fields of `train`.
 PLAIN = {"learning_rate": 0.05, "warmup_epochs": 1.0}
@@ -103,11 +104,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "embedded"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = ConfigDict()
-    config.name = variant
+    config = named_config(variant, VARIANTS)
     config.mapping = "pmap"  # over devices; or "shard_map", with the same results
     config.reduction = ""  # how it is less than the papers' setting, for the table
     config.data = data_fields()
@@ -141,5 +138,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.measure.interpolation = "bilinear"
     config.shuffles = 3  # of the channels of each trained convolutional network
 
-    config.update_from_flattened_dict(VARIANTS[variant])
+    config.update_from_flattened_dict(VARIANTS[config.name])
     return config

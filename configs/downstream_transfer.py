@@ -20,6 +20,7 @@ times the rate and 1,000 steps to learn features that pretraining has not seen.
 from ml_collections import ConfigDict
 
 from configs.feature_capture import data_fields, network_fields
+from configs.variants import named_config
 
 VARIANTS = {
     "default": {},
@@ -28,11 +29,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "default"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = ConfigDict()
-    config.name = variant
+    config = named_config(variant, VARIANTS, "default")
     config.reduction = ""  # how a run is reduced, for the tables
     # Of pretraining; downstream images are like them, and `num_test` is of downstream images.
     config.data = data_fields(num_classes=10, dim=48, num_train=600)
@@ -40,5 +37,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.network = network_fields()  # kernels for each pretraining class
     config.encoder_rate = 0.01  # of the kernels in fine-tuning, see `multiview.finetune`
     config.overlaps = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the downstream features
-    config.update_from_flattened_dict(VARIANTS[variant])
+    config.update_from_flattened_dict(VARIANTS[config.name])
     return config

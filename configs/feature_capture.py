@@ -18,6 +18,8 @@ the sweep. No data to download.
 
 from ml_collections import ConfigDict
 
+from configs.variants import named_config
+
 VARIANTS = {
     "default": {},
     "k10": {
@@ -62,11 +64,7 @@ def network_fields(**changes) -> ConfigDict:
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "default"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = ConfigDict()
-    config.name = variant
+    config = named_config(variant, VARIANTS, "default")
     config.reduction = ""  # how a run is reduced, for the tables
     config.data = data_fields()
     config.network = network_fields(members=4)  # supervised networks of the ensemble
@@ -80,5 +78,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.sweeps.threshold = (0.1, 0.2, 0.5, 1.0, 2.0)
     config.sweeps.steps = (200, 400, 800, 1200)  # of pretraining
     config.sweeps.variant = ("expected masks", "sampled masks", "keep 0.25", "MAE-like")
-    config.update_from_flattened_dict(VARIANTS[variant])
+    config.update_from_flattened_dict(VARIANTS[config.name])
     return config

@@ -26,6 +26,7 @@ of float16. The closed form of imagenette is on images of 32 px, because it need
 from ml_collections import ConfigDict
 
 from configs.training import data_fields, train_fields
+from configs.variants import named_config
 
 PAPER = {
     "train.learning_rate": 2e-4,
@@ -87,12 +88,8 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "embedded"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    changes = dict(VARIANTS[variant])
-    config = ConfigDict()
-    config.name = variant
+    config = named_config(variant, VARIANTS)
+    changes = dict(VARIANTS[config.name])
     config.mapping = "pmap"  # over devices; or "shard_map", with the same results
     config.reduction = ""  # what the paper has where a variant is reduced, for the tables
     config.data = data_fields()

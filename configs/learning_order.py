@@ -28,6 +28,7 @@ is before training, epoch e after e epochs.
 from ml_collections import ConfigDict
 
 from configs.training import data_fields, train_fields
+from configs.variants import named_config
 
 PAPER_EPOCHS = (0, 1, 2, 3, 4, 5, 8, 12, 20, 30, 49)
 
@@ -57,11 +58,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "embedded"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = ConfigDict()
-    config.name = variant
+    config = named_config(variant, VARIANTS)
     config.mapping = "pmap"  # over devices; or "shard_map", with the same results
     config.data = data_fields()
     config.train = train_fields(batch_size=256)
@@ -95,5 +92,5 @@ def get_config(variant: str = "") -> ConfigDict:
     # Of the statistics and the spectrum; accelerators without float64 need float32.
     config.precision = "float64"
 
-    config.update_from_flattened_dict(VARIANTS[variant])
+    config.update_from_flattened_dict(VARIANTS[config.name])
     return config

@@ -22,6 +22,7 @@ of the KL divergence, without which local decoders nearly collapsed at this size
 from ml_collections import ConfigDict
 
 from configs.vae import CPU, PAPER_COLOUR, vae_fields
+from configs.variants import named_config
 
 VARIANTS = {
     "embedded": CPU,
@@ -39,16 +40,13 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "embedded"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = vae_fields()
-    config.name = variant
+    config = named_config(variant, VARIANTS)
+    config.update(vae_fields())
     # "factorised", "local-H" for a horizon of H pixels, "full".
     config.decoders = ("factorised", "local-1", "local-2", "full")
     config.latent_sizes = (32,)
     config.num_pictures = 8  # of samples and reconstructions
-    config.update_from_flattened_dict(VARIANTS[variant])
+    config.update_from_flattened_dict(VARIANTS[config.name])
     if config.likelihood.name != "logistic_mixture":
         del config.likelihood.num_components
     return config

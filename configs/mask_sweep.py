@@ -23,6 +23,7 @@ images: the settings of training and probes are the same in all cells.
 from ml_collections import ConfigDict
 
 from configs.training import data_fields, masked_model_fields, probe_fields, train_fields
+from configs.variants import named_config
 
 CORRUPTIONS = (
     ("identity",),
@@ -64,11 +65,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "embedded"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = ConfigDict()
-    config.name = variant
+    config = named_config(variant, VARIANTS)
     config.mapping = "pmap"  # over devices; or "shard_map", with the same results
     config.data = data_fields()
     config.train = train_fields(
@@ -97,5 +94,5 @@ def get_config(variant: str = "") -> ConfigDict:
     # Of the statistics and the spectrum; accelerators without float64 need float32.
     config.precision = "float64"
 
-    config.update_from_flattened_dict(VARIANTS[variant])
+    config.update_from_flattened_dict(VARIANTS[config.name])
     return config

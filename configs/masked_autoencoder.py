@@ -35,6 +35,7 @@ from configs.training import (
     probe_fields,
     train_fields,
 )
+from configs.variants import named_config
 
 CPU = {
     "data.train_limit": 10_000,
@@ -103,11 +104,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "embedded"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = ConfigDict()
-    config.name = variant
+    config = named_config(variant, VARIANTS)
     config.mapping = "pmap"  # over devices; or "shard_map", with the same results
     config.reduction = ""  # how it is less than the paper's, for the table
     config.published_epochs = 1600  # of the paper's numbers beside ours: 800 or 1600
@@ -160,5 +157,5 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.probe = probe_fields()
 
-    config.update_from_flattened_dict(VARIANTS[variant])
+    config.update_from_flattened_dict(VARIANTS[config.name])
     return config

@@ -15,6 +15,8 @@ The file has 8 D^2 bytes: 75 MB for 32x32x3, 1.2 GB for 64x64x3.
 
 from ml_collections import ConfigDict
 
+from configs.variants import named_config
+
 # Datasets other than `embedded` are read through TFDS and must have been prepared.
 VARIANTS = {
     "embedded": {},
@@ -25,11 +27,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "embedded"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = ConfigDict()
-    config.name = variant
+    config = named_config(variant, VARIANTS)
     config.mapping = "pmap"  # over devices; or "shard_map", with the same results
 
     config.data = ConfigDict()
@@ -50,6 +48,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.save_every = 16  # batches between two saves
     config.precision = "float64"  # of the accumulation; totals are float64 in any case
 
-    for field, value in VARIANTS[variant].items():
+    for field, value in VARIANTS[config.name].items():
         config.update_from_flattened_dict({field: value})
     return config

@@ -38,6 +38,7 @@ from configs.training import (
     probe_fields,
     train_fields,
 )
+from configs.variants import named_config
 
 CPU = {
     "data.train_limit": 10_000,
@@ -65,11 +66,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "embedded"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = ConfigDict()
-    config.name = variant
+    config = named_config(variant, VARIANTS)
     config.mapping = "pmap"  # over devices; or "shard_map", with the same results
     config.reduction = ""  # how it is less than the paper's, for the table
     config.data = data_fields()
@@ -111,5 +108,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.regions.share = 0.9  # of the predicted class's logit above the mean, to be kept
     config.regions.center = True  # the features of Eigen-CAM, as common implementations do
 
-    config.update_from_flattened_dict(VARIANTS[variant])
+    config.update_from_flattened_dict(VARIANTS[config.name])
     return config

@@ -42,6 +42,7 @@ itself, and where the claim should fail.
 from ml_collections import ConfigDict
 
 from configs.training import data_fields, train_fields
+from configs.variants import named_config
 
 # One linear layer, two and three, and two of four times the width.
 PROJECTORS = (
@@ -132,11 +133,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "embedded"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = ConfigDict()
-    config.name = variant
+    config = named_config(variant, VARIANTS)
     config.mapping = "pmap"  # over devices; or "shard_map", with the same results
     config.reduction = ""  # how it is less than full size, for the table
     config.data = data_fields()
@@ -180,5 +177,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.flow.strengths = (0.0, 0.1, 0.3, 1.0, 3.0)
     config.flow.steps = 800
 
-    config.update_from_flattened_dict(VARIANTS[variant])
+    config.update_from_flattened_dict(VARIANTS[config.name])
     return config

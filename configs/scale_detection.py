@@ -27,6 +27,7 @@ gradients of VGG11 without batch norm are clipped to norm 1.
 from ml_collections import ConfigDict
 
 from configs.training import train_fields
+from configs.variants import named_config
 
 
 def circular(width, depth, filter_size, stride):
@@ -154,11 +155,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "task1_cpu"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = ConfigDict()
-    config.name = variant
+    config = named_config(variant, VARIANTS, "task1_cpu")
     config.mapping = "pmap"  # over devices; or "shard_map", with the same results
     config.reduction = ""  # how it is less than the paper's, for the table
 
@@ -187,5 +184,5 @@ def get_config(variant: str = "") -> ConfigDict:
 
     # The learning rate of circular_cnn is multiplied by its width.
     config.train = train_fields(momentum=0.0, half_period=1.0)
-    config.update_from_flattened_dict(VARIANTS[variant])
+    config.update_from_flattened_dict(VARIANTS[config.name])
     return config

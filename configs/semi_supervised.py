@@ -19,6 +19,7 @@ Differences from the paper: the classifier is `models.MLP` (784-526-268-10, the 
 from ml_collections import ConfigDict
 
 from configs.vae import CPU, PAPER_COLOUR, vae_fields
+from configs.variants import named_config
 
 VARIANTS = {
     "embedded": {
@@ -50,11 +51,8 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "embedded"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = vae_fields()
-    config.name = variant
+    config = named_config(variant, VARIANTS)
+    config.update(vae_fields())
     config.decoders = ("factorised", "local-1", "full")  # as in configs/local_vae.py
     config.latent_sizes = (64,)  # one
     config.classifier = "mlp"  # see recon_jax.models.MODELS
@@ -62,5 +60,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.labelled_batch = 32  # beside train.batch_size unlabelled images
     config.train.batch_size = 32
     config.train.learning_rate = 1e-3
-    config.update_from_flattened_dict(VARIANTS[variant])
+    config.update_from_flattened_dict(VARIANTS[config.name])
     return config

@@ -33,6 +33,7 @@ from configs.training import (
     probe_fields,
     train_fields,
 )
+from configs.variants import named_config
 
 CPU = {
     "data.train_limit": 6000,
@@ -59,11 +60,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "embedded"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = ConfigDict()
-    config.name = variant
+    config = named_config(variant, VARIANTS)
     config.mapping = "pmap"  # over devices; or "shard_map", with the same results
     config.reduction = ""  # how it is less than the third party's setting, for the table
     config.data = data_fields()
@@ -103,5 +100,5 @@ def get_config(variant: str = "") -> ConfigDict:
     # Of the principal components; accelerators without float64 need float32.
     config.precision = "float64"
 
-    config.update_from_flattened_dict(VARIANTS[variant])
+    config.update_from_flattened_dict(VARIANTS[config.name])
     return config

@@ -27,6 +27,7 @@ the figure's date has, and --config.label_loss=one_hot_error for the later one.
 from ml_collections import ConfigDict
 
 from configs.training import data_fields, train_fields
+from configs.variants import named_config
 
 # Per cent of the variance kept, ascending: equal numbers on both sides where both sides exist.
 TOP = (50.0, 70.0, 80.0, 90.0, 95.0)
@@ -72,12 +73,8 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "embedded"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    reduced = "grid" in VARIANTS[variant]
-    config = ConfigDict()
-    config.name = variant
+    config = named_config(variant, VARIANTS)
+    reduced = "grid" in VARIANTS[config.name]
     config.mapping = "pmap"  # over devices; or "shard_map", with the same results
     config.data = data_fields()
     config.train = train_fields(augment="none")
@@ -102,5 +99,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.precision = "float64"
     config.strips = 8  # images of the figure
 
-    config.update_from_flattened_dict(VARIANTS[variant])
+    config.update_from_flattened_dict(VARIANTS[config.name])
     return config

@@ -16,6 +16,7 @@ has the lower contrast too, so that nothing but the texture changes along the cu
 from ml_collections import ConfigDict
 
 from configs.vae import CPU, vae_fields
+from configs.variants import named_config
 
 VARIANTS = {
     "embedded": CPU,
@@ -25,15 +26,12 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = variant or "embedded"
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    config = vae_fields()
-    config.name = variant
+    config = named_config(variant, VARIANTS)
+    config.update(vae_fields())
     config.decoders = ("factorised", "local-1", "full")  # as in configs/local_vae.py
     config.latent_sizes = (16,)  # one
     config.strengths = (0.0, 0.07, 0.15, 0.25)  # standard deviations of the field, in pixels
     config.texture.brightness = 0.3
     config.texture.contrast = 0.4
-    config.update_from_flattened_dict(VARIANTS[variant])
+    config.update_from_flattened_dict(VARIANTS[config.name])
     return config

@@ -7,7 +7,7 @@ The encoder's features are read from whole images, nothing masked.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,27 @@ from recon_jax import data, models, probes, report, spectral, training
 
 POOLINGS = ("class_token", "mean")
 TARGETS = ("pixels", "normalized")
+
+
+def shrink(config: ConfigDict, trainings: Sequence[str] = ("train", "finetuning")) -> None:
+    """Make a config that of a smoke run: few, small images, tiny networks, two epochs.
+
+    Args:
+      config: of an experiment with a masked autoencoder; changed in place.
+      trainings: its fields with options of training.
+    """
+    # As many test as training images: what reads them is compiled once.
+    config.data.train_limit, config.data.test_limit, config.data.image_size = 120, 120, 16
+    config.corruption = ("patch_subset", 0.75, 4)
+    config.model.patch_size = 4
+    config.model.width, config.model.depth, config.model.heads = 16, 1, 2
+    config.model.decoder_width, config.model.decoder_depth, config.model.decoder_heads = 8, 1, 1
+    for options in (config[name] for name in trainings):
+        options.epochs, options.batch_size, options.warmup_epochs = 2, 40, 1.0
+        options.dtype, options.accumulate_steps = "float32", 1
+        options.evaluate_every = options.checkpoint_every = 1
+    config.num_pictures = 4
+    config.reduction = "smoke run, whose numbers mean nothing"
 
 
 class Context(NamedTuple):

@@ -36,7 +36,7 @@ def check_integer(
         raise ValueError(_message(f"{name}={value!r} must be an integer {allowed}", meaning))
 
 
-def check_numbers(name: str, value: ArrayLike, interval: str, meaning: str = "") -> None:
+def check_numbers(name: str, value: Any, interval: str, meaning: str = "") -> None:
     """Raise ValueError unless all numbers are finite and lie in the interval. Skipped inside jit.
 
     Args:

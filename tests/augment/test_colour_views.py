@@ -153,7 +153,7 @@ def test_pixels_stay_within_0_and_1():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"least_area": 0.0}, r"least_area=0.0 must lie in \[1e-06, 1\]: part of the area"),
+        ({"least_area": 0.0}, r"least_area=0.0 must lie in \[1e-6, 1\]: part of the area"),
         ({"least_area": 1.5}, "least_area=1.5 must lie in"),
         ({"ratio": 0.9}, "ratio=0.9 must be a finite number >= 1"),
         ({"flip": -0.1}, r"flip=-0.1 must lie in \[0, 1\]: a probability"),

@@ -129,7 +129,7 @@ def test_crops_of_masked_autoencoders_keep_their_colour_and_least_area(name, lea
     [
         (lambda: augment.make_policy("mixup", (8, 8, 3)), "unknown augmentation 'mixup'; choose"),
         (lambda: augment.crop_flip((8, 6, 1), 6), r"padding=6 must be in 0\.\.5"),
-        (lambda: augment.crop_flip((8, 6, 1), -1), r"padding=-1 must lie in"),
+        (lambda: augment.crop_flip((8, 6, 1), -1), r"padding=-1 must be in"),
         (lambda: augment.resized_crop_flip((8, 8, 3), (0.0, 1.0)), "two fractions"),
         (lambda: augment.resized_crop_flip((8, 8, 3), (0.8, 0.5)), "two fractions"),
         (lambda: augment.resized_crop_flip((8, 8, 3), grayscale=1.5), "probability"),

@@ -177,7 +177,7 @@ def test_a_map_counts_all_its_entries_and_the_closed_form_has_its_own_size(tmp_p
         ({"closed_form.weights": (0.0, 1.0)}, "closed_form.weights must be finite and > 0"),
         ({"closed_form.precision": "bfloat16"}, "closed_form.precision must be one of float32"),
         ({"closed_form.image_size": -1}, "closed_form.image_size must be at least 0"),
-        ({"probe.hidden": ()}, "number of hidden layers must be"),
+        ({"probe.hidden": ()}, "number of hidden layers=0 must be"),
         ({"probe.regularization": -1.0}, "probe.regularization must be at least 0"),
         ({"probe.max_iterations": 0}, "probe.max_iterations must be at least 1"),
         ({"train.clip_norm": 1.0}, "train.clip_norm must be 0, got 1.0"),

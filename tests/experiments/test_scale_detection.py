@@ -149,7 +149,7 @@ LINE_NET = ("circular CNN", "circular_cnn", {"width": 8}, {})
         ),
         (
             {"nets": (("a", "circular_cnn", {"width": 0}, {}),)},
-            "width must be an integer of at least 1",
+            "width=0 must be an integer of at least 1",
         ),
         ({"nets": (("a", "vgg11", {}, {}),)}, "model 'vgg11' of net 'a' does not fit task.name="),
         (
