@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 
-def is_concrete(*arrays: ArrayLike) -> bool:
+def is_concrete(*arrays: Any) -> bool:
     """True if every argument holds values, i.e. none is being traced by jit, vmap or grad."""
     return not any(isinstance(array, jax.core.Tracer) for array in arrays)
 
