@@ -175,7 +175,13 @@ def begin(config: ConfigDict, workdir: Path) -> Path:
 
 def command_of(name: str) -> str:
     """The command line of this process, as a shell reads it."""
-    return shlex.join(["python", "-m", f"experiments.{name}", *sys.argv[1:]])
+    return " ".join(["python", "-m", f"experiments.{name}", *map(_quoted, sys.argv[1:])])
+
+
+def _quoted(word: str) -> str:
+    """As `shlex.quote`, but strings within the word stay readable."""
+    plain = "'" in word and not set(word) & set('"$`\\!')
+    return f'"{word}"' if plain else shlex.quote(word)
 
 
 def facts_of(name: str, seeds: Sequence[int], start: float) -> dict[str, Any]:

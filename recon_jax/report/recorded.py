@@ -242,7 +242,7 @@ def from_workdir(
         for table in tables
     ]
     claims = [table for table in tables if table.name == TABLE_OF_CLAIMS]
-    command = re.sub(r" ('--workdir=[^']*'|--workdir(=| )\S+)", "", results["command"])
+    command = re.sub(r""" (["'])--workdir=.*?\1| --workdir[= ]\S+""", "", results["command"])
     cores = results.get("cpu_cores")
     return Record(
         job=job,
