@@ -53,7 +53,7 @@ def check_numbers(name: str, value: Any, interval: str, meaning: str = "") -> No
         allowed = f"lie in {interval}"
     else:
         allowed = f"be a finite number {'>=' if interval[0] == '[' else '>'} {low:g}"
-    if not np.issubdtype(found.dtype, np.number) and found.dtype != bool:
+    if not jnp.issubdtype(found.dtype, jnp.number) and found.dtype != bool:
         raise ValueError(_message(f"{name}={value!r} must {allowed}", meaning))
     above = found >= low if interval[0] == "[" else found > low
     below = found <= high if interval[-1] == "]" else found < high

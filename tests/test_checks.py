@@ -17,7 +17,7 @@ def test_what_is_fine_passes():
     check_integer("width", np.int64(3), 3)
     check_integer("rank", 5, 1, high=5)
     check_numbers("dropout", 0.0, "[0, 1)")
-    check_numbers("rates", jnp.asarray([0.5, 1.0]), "(0, 1]")
+    check_numbers("rates", jnp.asarray([0.5, 1.0], jnp.bfloat16), "(0, 1]")
     check_numbers("offset", -2, "(-inf, 0]")
     check_choice("stem", "cifar", ("cifar", "imagenet"))
     check_labels(np.array([0, 2, 1]), 3, 3)
