@@ -178,9 +178,14 @@ def linear_projector_flow(
     Source: the mechanism that Cosentino et al. 2022 (arXiv 2205.06926) claim, in its simplest
       form; the derivation and the settings are not the paper's.
     """
-    check_numbers("strength", strength, "[0, inf)", "the standard deviation of the augmentation")
-    check_numbers("temperature", temperature, "(0, inf)", "it divides similarities")
-    check_numbers("learning_rate", learning_rate, "(0, inf)", "the size of a step")
+    for name, value, interval, meaning in (
+        ("strength", strength, "[0, inf)", "the standard deviation of the augmentation"),
+        ("temperature", temperature, "(0, inf)", "it divides similarities"),
+        ("learning_rate", learning_rate, "(0, inf)", "the size of a step"),
+    ):
+        if jnp.ndim(value):
+            raise ValueError(f"{name} must be one number, got shape {jnp.shape(value)}")
+        check_numbers(name, value, interval, meaning)
     check_integer("outputs", outputs, 1, "the width of the projection", high=2**16)
     check_integer("batch_size", batch_size, 2, "one point has nothing to contrast", high=2**16)
     check_integer("steps", steps, 1, "of gradient descent", high=2**31 - 1)

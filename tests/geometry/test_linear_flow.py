@@ -1,3 +1,5 @@
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -200,3 +202,10 @@ def test_the_default_geometry():
 def test_bad_input(options, message):
     with pytest.raises(ValueError, match=message):
         linear_projector_flow(jax.random.key(0), **{"strength": 0.1, **options})
+
+
+def test_vectors_are_no_numbers():
+    # Tests check annotations, users do not.
+    plain = inspect.unwrap(linear_projector_flow)
+    with pytest.raises(ValueError, match=r"temperature must be one number, got shape \(2,\)"):
+        plain(jax.random.key(0), strength=0.1, temperature=np.ones(2))
