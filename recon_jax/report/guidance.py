@@ -259,6 +259,7 @@ def guidance_figure(outcomes: Sequence[Outcome], frontiers: Sequence[Frontier]) 
         title="Trained autoencoders (number: latents)", xlabel=xlabel, ylabel=ylabel, xscale="log"
     )
     axes[0, 1].set(title="Linear theory, closed form (number: latents)", xlabel=xlabel)
+    axes[0, 0].margins(x=0.1)  # the numbers stand left of the points
     axes[0, 1].tick_params(labelleft=True)
     # Errors often span less than a decade, which the default ticks would leave without numbers.
     axes[0, 0].xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
