@@ -76,8 +76,10 @@ def test_two_processes_write_what_one_writes(tmp_path, name):
         for ours, wanted in zip(
             numbers(tmp_path / "two" / "tables" / table.name), numbers(table), strict=True
         ):
+            # Sums over processes round differently, which training makes larger: one test image of
+            # 200 may change its class, and errors change by half a per cent on some machines.
             try:
-                np.testing.assert_allclose(float(ours), float(wanted), rtol=2e-3, atol=2e-2)
+                np.testing.assert_allclose(float(ours), float(wanted), rtol=1e-2, atol=0.6)
             except ValueError:  # words
                 assert ours == wanted
     results = json.loads((tmp_path / "two" / "results.json").read_text())
