@@ -89,7 +89,7 @@ class Record(NamedTuple):
       device: with the number of cores.
       versions: package -> version.
       setting: what was run, and how it is reduced.
-      config: of the run, or None if it was not kept.
+      config: of the run; what its command made at that revision if the table alone was kept.
       rules: by which claims were decided, as far as their rows do not say.
       claims: with verdicts.
       tables: cells as strings.
@@ -106,7 +106,7 @@ class Record(NamedTuple):
     device: str
     versions: Mapping[str, str]
     setting: str
-    config: Mapping[str, Any] | None
+    config: Mapping[str, Any]
     rules: str
     claims: Sequence[Verdict]
     tables: Sequence[Table]

@@ -1,6 +1,8 @@
 import importlib
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import sys
@@ -243,6 +245,19 @@ def copy(tmp_path):
 
 def test_committed_pages_and_readme_are_what_the_results_say():
     assert reproduce.check(ROOT) == []
+
+
+def test_every_record_says_what_was_run():
+    for name, record in reproduce_pages.read_records(ROOT).items():
+        if record is None:  # at full size
+            continue
+        assert re.fullmatch("[0-9a-f]{12}(-dirty)?", record.git_revision), name
+        assert record.command.startswith("python -m experiments."), name
+        assert shlex.split(record.command), name
+        assert record.config, name
+        assert record.device, name
+        assert record.tables, name
+        assert record.source in (recorded.FROM_RUN, recorded.FROM_TABLE), name
 
 
 def test_a_changed_cell_is_noticed(copy, capsys):

@@ -106,7 +106,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     found = record()
     recorded.write_record(tmp_path / "job", found)
     assert recorded.read_record(tmp_path / "job") == found
-    unknown = record(seconds=float("nan"), config=None)
+    unknown = record(seconds=float("nan"), config={})
     recorded.write_record(tmp_path / "job", unknown)
     again = recorded.read_record(tmp_path / "job")
     assert np.isnan(again.seconds)
