@@ -78,16 +78,27 @@ def check_labels(labels: Any, num_classes: int, count: int | None = None) -> Non
         raise ValueError(f"there are {len(labels)} labels for {count} rows; give one label a row")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"labels must be integer class indices, got {labels.dtype}")
-    if not is_concrete(labels):
+    check_indices("labels", labels, "num_classes", num_classes)
+
+
+def check_indices(what: str, found: Any, name: str, count: int, way_out: str = "") -> None:
+    """Raise ValueError unless all integers lie in 0 .. count - 1. Skipped inside jit.
+
+    Args:
+      what: they are called in the message.
+      found: an array of integers, which may be empty.
+      name: of the count.
+      count: how many values there are.
+      way_out: for the message.
+    """
+    if not is_concrete(found) or not np.size(found):
         return
     # As NumPy's: inside jit, a constant of JAX would be traced by its own minimum.
-    found = np.asarray(labels)
+    found = np.asarray(found)
     low, high = int(found.min()), int(found.max())
-    if low < 0 or high >= num_classes:
-        raise ValueError(
-            f"labels run from {low} to {high}; with num_classes={num_classes} they must lie in "
-            f"0 .. {num_classes - 1}"
-        )
+    if low < 0 or high >= count:
+        allowed = f"with {name}={count} they must lie in 0 .. {count - 1}"
+        raise ValueError(_message(f"{what} run from {low} to {high}; {allowed}", way_out))
 
 
 def as_finite_floats(name: str, array: ArrayLike) -> Array:

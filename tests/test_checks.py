@@ -6,6 +6,7 @@ import pytest
 from recon_jax.checks import (
     as_finite_floats,
     check_choice,
+    check_indices,
     check_integer,
     check_labels,
     check_numbers,
@@ -21,6 +22,7 @@ def test_what_is_fine_passes():
     check_numbers("offset", -2, "(-inf, 0]")
     check_choice("stem", "cifar", ("cifar", "imagenet"))
     check_labels(np.array([0, 2, 1]), 3, 3)
+    check_indices("levels", np.zeros((0, 2), int), "count", 4)
 
 
 @pytest.mark.parametrize("value", [2, 0, -1, 4.5, "4", None, True, np.float32(4)])
@@ -90,6 +92,12 @@ def test_choices_are_listed():
 def test_bad_labels(labels, message):
     with pytest.raises(ValueError, match=message):
         check_labels(labels, 2, 3)
+
+
+@pytest.mark.parametrize("found", [[[0, 4]], [[-1, 3]]])
+def test_indices_out_of_range_and_the_way_out(found):
+    with pytest.raises(ValueError, match=r"levels run .* count=4 .* in 0 \.\. 3: declare more$"):
+        check_indices("levels", np.array(found), "count", 4, "declare more")
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])

@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Int, Integer, Shaped
 
-from recon_jax.checks import check_integer, is_concrete
+from recon_jax.checks import check_indices, check_integer, is_concrete
 
 MAX_LEVELS = 65536
 
@@ -39,16 +39,8 @@ def check_values(values: ArrayLike, levels: int) -> Array:
             f"levels of pixels must be whole numbers of an integer dtype, got {dtype}; "
             f"to_levels(images, {levels}) makes them from uint8 images or pixels in [0, 1]"
         )
-    if is_concrete(values) and np.size(values):
-        # As NumPy's: inside jit, a constant of JAX would be traced by its own minimum.
-        found = np.asarray(values)
-        low, high = int(found.min()), int(found.max())
-        if low < 0 or high >= levels:
-            raise ValueError(
-                f"levels of pixels run from {low} to {high}; with levels={levels} they must lie in "
-                f"0 .. {levels - 1}: make them by to_levels(images, {levels}), or declare more "
-                "levels"
-            )
+    way_out = f"make them by to_levels(images, {levels}), or declare more levels"
+    check_indices("levels of pixels", values, "levels", levels, way_out)
     return jnp.asarray(values)
 
 

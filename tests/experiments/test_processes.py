@@ -79,7 +79,7 @@ def test_two_processes_write_what_one_writes(tmp_path, name):
             # Sums over processes round differently, which training makes larger: one test image of
             # 200 may change its class, and errors change by half a per cent on some machines.
             try:
-                np.testing.assert_allclose(float(ours), float(wanted), rtol=1e-2, atol=0.6)
+                np.testing.assert_allclose(float(ours), float(wanted), rtol=1e-2, atol=2e-2)
             except ValueError:  # words
                 assert ours == wanted
     results = json.loads((tmp_path / "two" / "results.json").read_text())
