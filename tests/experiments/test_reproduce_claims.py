@@ -16,7 +16,9 @@ from experiments.reproduce_claims import (
 from experiments.reproduce_jobs import JOBS
 from experiments.reproduce_rules import RULES
 from recon_jax import report
+from recon_jax.report import learning_order
 from recon_jax.report.recorded import FAILS, HOLDS, UNDECIDED
+from tests.report import test_learning_order
 from tests.report.test_recorded import record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,3 +131,17 @@ def test_rules_for_subspaces_name_networks_of_the_job():
         networks = {setup.name for setup in subspace_runs.setups_of(config)}
         for rule in RULES[job.name]:
             assert {cell.rpartition("columns ")[2] for cell in rule.cells} <= networks
+
+
+def test_rules_for_the_order_of_learning_find_the_cells_of_its_tables():
+    """Also those of a run of some seconds, as a slow test does for all experiments."""
+    runs = [test_learning_order.RUN, test_learning_order.SECOND]
+    builders = (learning_order.order_table, learning_order.perception_table)
+    tables = [build(runs, test_learning_order.SETTING, "note") for build in builders]
+    for table in tables:
+        assert len(set(table.columns)) == len(table.columns)
+    found = record(tables=tables, seeds=[0, 1])
+    rules = [rule for rule in RULES["learning_order_embedded"] if "MLP" in rule.claim]
+    assert len(rules) == 2
+    for rule in rules:
+        assert not judge(rule, found).measured.startswith("not in")

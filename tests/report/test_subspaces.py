@@ -61,6 +61,7 @@ def test_tables():
     setups = {"net": outcomes(), "other": outcomes({"top 90%": (70, 70)})}
     table = words.accuracy_table(setups, False, "note")
     assert [row[0] for row in table.rows] == list(ACCURACY)
+    assert table.columns[3:] == ("net", "other", "paper")
     assert table.rows[1][3:] == ("42.0 ± 2.8", "70.0 ± 0.0", "not published")
     compared = words.comparison_table(setups, (90.0, 20.0), "note")
     assert compared.rows[0] == ("net", "+46.0", "+16.0", "42.0", "51.0", "94% of variance")
