@@ -72,16 +72,25 @@ def test_two_processes_write_what_one_writes(tmp_path, name):
     assert files[0]
     tables = sorted((tmp_path / "one" / "tables").glob("*.csv"))
     assert tables
+    cells = 0
+    moved = []
     for table in tables:
         for ours, wanted in zip(
             numbers(tmp_path / "two" / "tables" / table.name), numbers(table), strict=True
         ):
-            # Sums over processes round differently, which training makes larger: one test image of
-            # 200 may change its class, and errors change by half a per cent on some machines.
+            cells += 1
             try:
-                np.testing.assert_allclose(float(ours), float(wanted), rtol=1e-2, atol=2e-2)
+                pair = float(ours), float(wanted)
             except ValueError:  # words
                 assert ours == wanted
+                continue
+            if not np.allclose(*pair, rtol=2e-3, atol=2e-2, equal_nan=True):
+                moved.append(pair)
+    # Sums over processes round differently, which training makes larger: on some machines one test
+    # image of 200 changes its class, and with it a few cells.
+    assert len(moved) <= cells / 8, moved
+    for pair in moved:
+        np.testing.assert_allclose(*pair, rtol=1e-2, atol=0.6)
     results = json.loads((tmp_path / "two" / "results.json").read_text())
     assert results["device"] == "2 x cpu (cpu)"
 
